@@ -1,0 +1,117 @@
+//! Every drop has a name.
+//!
+//! One enumeration serves the counters, the listings and the events. A frame that the switch takes in leaves it again or is
+//! counted here exactly once for each port it was not sent to.
+
+use serde::{Deserialize, Serialize};
+
+macro_rules! reasons {
+    ($($(#[doc = $doc:literal])+ $variant:ident = $name:literal,)+) => {
+        /// Why a frame went no further.
+        #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Serialize, Deserialize)]
+        #[serde(rename_all = "snake_case")]
+        pub enum DropReason { $($(#[doc = $doc])+ $variant,)+ }
+
+        impl DropReason {
+            /// All of them, in the order of their numbers.
+            pub const ALL: &'static [DropReason] = &[$(DropReason::$variant,)+];
+
+            /// The name that people and scripts see; it never changes.
+            pub fn name(self) -> &'static str {
+                match self { $(DropReason::$variant => $name,)+ }
+            }
+
+            /// What happened, in a sentence.
+            pub fn meaning(self) -> &'static str {
+                match self { $(DropReason::$variant => concat!($($doc),+).trim_ascii(),)+ }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Shorter than an Ethernet header.
+    Runt = "runt",
+    /// Longer than the network's MTU and its headers, and not a superframe.
+    Oversize = "oversize",
+    /// The ring slot holds less than the frame's length: the guest sent more than its wire was set up for.
+    Truncated = "truncated",
+    /// The source address is a group address or zero.
+    BadSource = "bad_source",
+    /// A header contradicts the frame's length or itself.
+    Malformed = "malformed",
+    /// The virtio_net_hdr asks for something the frame does not bear out.
+    BadOffload = "bad_offload",
+    /// The port is not attached to any network.
+    NoNetwork = "no_network",
+    /// The source hardware address is not the endpoint's own.
+    GuardMac = "guard_mac",
+    /// The IPv4 source is not the endpoint's own.
+    GuardIpv4 = "guard_ipv4",
+    /// The IPv6 source is not the endpoint's own.
+    GuardIpv6 = "guard_ipv6",
+    /// An ARP message speaks for an address that is not the endpoint's own.
+    GuardArp = "guard_arp",
+    /// A neighbor discovery message speaks for an address that is not the endpoint's own, or for a router.
+    GuardNd = "guard_nd",
+    /// Unicast to an address nobody on the network has, which a guarded network does not flood.
+    UnknownUnicast = "unknown_unicast",
+    /// The destination lives on the port the frame came from.
+    SamePort = "same_port",
+    /// A link-local group address of IEEE 802.1D that a bridge does not forward.
+    ReservedGroup = "reserved_group",
+    /// Addressed to the gateway, which offers nothing there.
+    GatewayUnserved = "gateway_unserved",
+    /// Addressed to the gateway in fragments, which it does not put together.
+    GatewayFragment = "gateway_fragment",
+    /// A checksum is wrong.
+    BadChecksum = "bad_checksum",
+    /// To be routed, and there is no way there.
+    NoRoute = "no_route",
+    /// The gateway's answer found no room, or its limit for this port was reached.
+    GatewayLimit = "gateway_limit",
+    /// The receiver's queue was full.
+    TxFull = "tx_full",
+    /// The receiver's device refused the frame as too big for it.
+    TxTooBig = "tx_too_big",
+    /// The receiver's wire is down or gone.
+    TxDown = "tx_down",
+    /// The port's receive ring was full: the guest sent faster than the switch took it.
+    RingOverflow = "ring_overflow",
+    /// In the hands of a process that died: counted once, so that nothing is sent twice.
+    Restart = "restart",
+}
+
+/// How often each reason struck.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct DropCounts([u64; DropReason::ALL.len()]);
+
+impl Default for DropCounts {
+    fn default() -> DropCounts {
+        DropCounts([0; DropReason::ALL.len()])
+    }
+}
+
+impl DropCounts {
+    /// Counts `frames` more.
+    pub fn add(&mut self, reason: DropReason, frames: u64) {
+        self.0[reason as usize] += frames;
+    }
+
+    /// How often `reason` struck.
+    pub fn get(&self, reason: DropReason) -> u64 {
+        self.0[reason as usize]
+    }
+
+    /// The reasons that struck at all, in order.
+    pub fn nonzero(&self) -> impl Iterator<Item = (DropReason, u64)> + '_ {
+        DropReason::ALL.iter().map(|r| (*r, self.get(*r))).filter(|(_, n)| *n > 0)
+    }
+
+    /// Adds all of `other`.
+    pub fn merge(&mut self, other: &DropCounts) {
+        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
+            *mine += theirs;
+        }
+    }
+}
