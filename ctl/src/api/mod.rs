@@ -1,0 +1,3 @@
+//! The API of the daemon: its types, shared by both sides, the server and the client.
+
+pub mod types;
