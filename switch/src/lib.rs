@@ -3,9 +3,14 @@
 //! The core is [`datapath::Datapath`]. It opens nothing, reads no clock and draws no randomness of its own, so that a poll
 //! loop, a simulator or a fuzzer drive the same code. Without the feature `io` this crate is that core alone.
 
+pub mod checksum;
 pub mod command;
 pub mod drops;
+pub mod fdb;
 pub mod frame;
+pub mod headers;
 pub mod ids;
+pub mod offload;
 pub mod outbox;
+pub mod segment;
 pub mod turn;
