@@ -1,0 +1,273 @@
+//! The loop that moves frames: [`Dataplane::run`].
+//!
+//! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
+//! side; serve each ready port in turn with a bounded batch, from receipt to sending; fire the core's timers if they are due;
+//! hand up what is to be told. There is no queue between receiving and sending, and no tick: with nothing due, the loop
+//! sleeps for ever.
+//!
+//! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and as long as the
+//! list is not empty the loop does not sleep. A port whose descriptor reports an error is served to the end of its ring first;
+//! then it is asked whether its device is gone or merely down.
+
+use std::io;
+use std::time::Duration;
+
+use mio::unix::SourceFd;
+use mio::{Events, Interest, Poll, Token, Waker};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+
+use super::clock;
+use super::neck::{Down, Handle, Neck, Up};
+use super::packet::BATCH_MAX;
+use super::port_io::{Port, Tx, settle_tag};
+use crate::datapath::Datapath;
+use crate::drops::DropReason;
+use crate::frame::{FrameTable, HEADROOM};
+use crate::ids::{PortId, Time};
+use crate::outbox::Outbox;
+use crate::turn::Turn;
+
+/// Messages taken in one pass.
+const MESSAGES_MAX: usize = 64;
+
+/// Readiness reports fetched at once. More wait in the kernel.
+const READY_MAX: usize = 256;
+
+/// Room for the frames that the core makes in one turn.
+const ARENA_BYTES: usize = 256 * 1024;
+
+/// The token of the waker; no port has it.
+const WAKER: Token = Token(usize::MAX);
+
+/// The receiving half of a port, and where it stands.
+struct Rx {
+    port: Port,
+    /// In the list of ready ports.
+    ready: bool,
+    /// Its descriptor reported an error: to be looked into when the ring is empty.
+    suspect: bool,
+    /// Its death was told.
+    dead: bool,
+}
+
+/// The thread that owns the core and all open ports.
+pub struct Dataplane {
+    core: Datapath,
+    rx: Vec<Option<Rx>>,
+    tx: Vec<Option<Tx>>,
+    /// Ports that may have frames, each once, in the order they are served.
+    ready: Vec<PortId>,
+    poll: Poll,
+    neck: Neck,
+    outbox: Outbox,
+    arena: Box<[u8]>,
+    random: ChaCha8Rng,
+    events_lost: u64,
+}
+
+impl Dataplane {
+    /// Starts a dataplane on a thread of its own. The seed is all the randomness it will ever have. `notify` is called on
+    /// that thread whenever something has come up; it must not block.
+    pub fn spawn(seed: u64, notify: Box<dyn Fn() + Send>) -> io::Result<Handle> {
+        let poll = Poll::new()?;
+        let waker = Waker::new(poll.registry(), WAKER)?;
+        Handle::spawn(waker, notify, move |neck| {
+            let dataplane = Dataplane {
+                core: Datapath::new(seed),
+                rx: Vec::new(),
+                tx: Vec::new(),
+                ready: Vec::new(),
+                poll,
+                neck,
+                outbox: Outbox::default(),
+                arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+                random: ChaCha8Rng::seed_from_u64(seed),
+                events_lost: 0,
+            };
+            dataplane.run();
+        })
+    }
+
+    /// The loop.
+    fn run(mut self) {
+        let mut events = Events::with_capacity(READY_MAX);
+        let mut batch = Vec::new();
+        loop {
+            self.sleep(&mut events);
+            let now = clock::now();
+            if !self.take_messages(now) {
+                return;
+            }
+            std::mem::swap(&mut batch, &mut self.ready);
+            for port in batch.drain(..) {
+                self.serve(port, now);
+            }
+            self.fire_timers(now);
+            self.report();
+        }
+    }
+
+    /// Waits for readiness, a message or a timer, as long as none is there already.
+    fn sleep(&mut self, events: &mut Events) {
+        let timeout = if !self.ready.is_empty() || !self.neck.may_sleep() {
+            Some(Duration::ZERO)
+        } else {
+            self.core.poll_timeout().map(|due| due.since(clock::now()))
+        };
+        let polled = self.poll.poll(events, timeout);
+        self.neck.awake();
+        match polled {
+            Ok(()) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return,
+            Err(error) => panic!("waiting for frames: {error}"),
+        }
+        for event in events.iter().filter(|event| event.token() != WAKER) {
+            self.note_ready(PortId(event.token().0 as u32), event.is_error());
+        }
+    }
+
+    fn note_ready(&mut self, id: PortId, suspect: bool) {
+        if let Some(rx) = entry(&mut self.rx, id) {
+            rx.suspect |= suspect;
+            if !rx.ready {
+                rx.ready = true;
+                self.ready.push(id);
+            }
+        }
+    }
+
+    /// Takes what the control side has sent, up to a bound. False when that was to stop.
+    fn take_messages(&mut self, now: Time) -> bool {
+        for _ in 0..MESSAGES_MAX {
+            match self.neck.take() {
+                None => break,
+                Some(Down::Open(id, port)) => self.open(id, port),
+                Some(Down::Close(id)) => self.close(id),
+                Some(Down::Command(command)) => self.core.apply(command, now),
+                Some(Down::Query(number, query)) => {
+                    let answer = self.core.query(&query, now);
+                    self.neck.hand_up(Up::Answer(number, answer));
+                }
+                Some(Down::Stop) => return false,
+            }
+        }
+        true
+    }
+
+    fn open(&mut self, id: PortId, mut port: Port) {
+        let lost = port.take_lost();
+        if lost > 0 {
+            self.core.count_drop(id, DropReason::Restart, u64::from(lost));
+        }
+        let registry = self.poll.registry();
+        let token = Token(id.0 as usize);
+        let registered =
+            registry.register(&mut SourceFd(&port.raw_fd()), token, Interest::READABLE);
+        let at = id.0 as usize;
+        if self.rx.len() <= at {
+            self.rx.resize_with(at + 1, || None);
+            self.tx.resize_with(at + 1, || None);
+        }
+        assert!(self.rx[at].is_none(), "port {at} is open");
+        self.tx[at] = Some(port.sender());
+        self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead: registered.is_err() });
+        match registered {
+            // What an heir finds in the ring is not reported as new.
+            Ok(()) => self.note_ready(id, false),
+            Err(error) => self
+                .neck
+                .hand_up(Up::Died { port: id, error: format!("watching the wire: {error}") }),
+        }
+    }
+
+    fn close(&mut self, id: PortId) {
+        let rx = self.rx.get_mut(id.0 as usize).and_then(Option::take);
+        let rx = rx.unwrap_or_else(|| panic!("port {} is not open", id.0));
+        self.tx[id.0 as usize] = None;
+        // Fails only where registering failed; the descriptor then is in no set to be taken out of.
+        let _ = self.poll.registry().deregister(&mut SourceFd(&rx.port.raw_fd()));
+        self.ready.retain(|other| *other != id);
+        self.neck.hand_up(Up::Closed(id, rx.port));
+    }
+
+    /// One turn of one port: receive a batch, let the core handle it, send what came of it, give the slots back.
+    fn serve(&mut self, id: PortId, now: Time) {
+        let Some(rx) = entry(&mut self.rx, id) else { return };
+        let mut frames = FrameTable::new(&mut self.arena);
+        let received = rx.port.receive(BATCH_MAX, &mut frames);
+        for reason in received.dropped {
+            self.core.count_drop(id, reason, 1);
+        }
+        if received.overflow > 0 {
+            self.core.count_drop(id, DropReason::RingOverflow, u64::from(received.overflow));
+        }
+        let mut turn =
+            Turn { frames: &mut frames, outbox: &mut self.outbox, random: &mut self.random };
+        self.core.handle_batch(id, &mut turn, now);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core);
+        drop(frames);
+        rx.port.release();
+        rx.ready = received.more;
+        if received.more {
+            self.ready.push(id);
+        } else if std::mem::take(&mut rx.suspect) && !rx.dead && rx.port.is_gone() {
+            rx.dead = true;
+            self.neck.hand_up(Up::Died { port: id, error: "the wire's device is gone".to_owned() });
+        }
+    }
+
+    fn fire_timers(&mut self, now: Time) {
+        if self.core.poll_timeout().is_none_or(|due| due > now) {
+            return;
+        }
+        let mut frames = FrameTable::new(&mut self.arena);
+        let mut turn =
+            Turn { frames: &mut frames, outbox: &mut self.outbox, random: &mut self.random };
+        self.core.handle_timeout(&mut turn, now);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core);
+    }
+
+    /// Hands up what happened.
+    fn report(&mut self) {
+        while let Some(event) = self.core.poll_event() {
+            self.neck.tell(event);
+        }
+        let lost = self.core.lost_events();
+        self.neck.count_lost(lost - self.events_lost);
+        self.events_lost = lost;
+        self.neck.flush();
+    }
+}
+
+fn entry<T>(table: &mut [Option<T>], id: PortId) -> Option<&mut T> {
+    table.get_mut(id.0 as usize)?.as_mut()
+}
+
+/// Sends what a turn put in the outbox, each port's frames together and in order, and counts what became of them.
+fn flush(outbox: &mut Outbox, frames: &mut FrameTable<'_>, tx: &[Option<Tx>], core: &mut Datapath) {
+    outbox.group_by_port();
+    for (_, idx) in outbox.entries() {
+        settle_tag(frames.get_mut(*idx));
+    }
+    for all in outbox.entries().chunk_by(|a, b| a.0 == b.0) {
+        let id = all[0].0;
+        let Some(tx) = tx.get(id.0 as usize).and_then(Option::as_ref) else {
+            core.count_drop(id, DropReason::TxDown, all.len() as u64);
+            continue;
+        };
+        for run in all.chunks(BATCH_MAX) {
+            let sent = tx.send(run, frames);
+            if sent.frames > 0 {
+                core.count_tx(id, sent.frames, sent.bytes);
+            }
+            for reason in sent.refused {
+                core.count_drop(id, reason, 1);
+            }
+        }
+    }
+    outbox.clear();
+}
+
+const _: () =
+    assert!(ARENA_BYTES > HEADROOM + 65536, "the core can make at least one frame of any size");

@@ -1,0 +1,17 @@
+//! The IO edge: what moves frames between devices and the core, and nothing else.
+//!
+//! One thread owns the core and all open ports, and runs [`dataplane`]'s loop. The control side, on threads of its own, opens
+//! ports and moves them down, and gets them back to close them. The only `unsafe` of this crate is here.
+
+pub mod clock;
+pub mod dataplane;
+mod neck;
+pub mod packet;
+mod port_io;
+mod ring;
+
+pub use dataplane::Dataplane;
+pub use neck::{Down, Handle, Up};
+pub use packet::PacketWire;
+pub use port_io::Port;
+pub use ring::RingShape;
