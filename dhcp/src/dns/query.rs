@@ -401,3 +401,6 @@ fn write_soa(encoder: &mut BinEncoder<'_>, apex: usize) -> Result<(), ProtoError
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests;
