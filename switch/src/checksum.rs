@@ -125,3 +125,88 @@ const CRC32C: [u32; 256] = {
     }
     table
 };
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// RFC 1071 word by word.
+    fn naive(bytes: &[u8]) -> u16 {
+        bytes.chunks(2).fold(0, |sum, pair| {
+            let word = u32::from(pair[0]) << 8 | u32::from(*pair.get(1).unwrap_or(&0));
+            let sum = u32::from(sum) + word;
+            ((sum & 0xffff) + (sum >> 16)) as u16
+        })
+    }
+
+    #[test]
+    fn the_rfc_1071_example_sums_as_printed() {
+        assert_eq!(sum(&[0x00, 0x01, 0xf2, 0x03, 0xf4, 0xf5, 0xf6, 0xf7]), 0xddf2);
+        assert_eq!(finish(0xddf2), 0x220d);
+        assert_eq!(finish_udp(0xffff), 0xffff);
+    }
+
+    #[test]
+    fn the_rfc_1624_example_updates_as_printed() {
+        assert_eq!(update(0xdd2f, 0x5555, 0x3285), 0x0000);
+    }
+
+    #[test]
+    fn a_long_run_of_ones_does_not_overflow() {
+        assert_eq!(sum(&vec![0xff; 1 << 20]), 0xffff);
+        assert_eq!(of_u32(u32::MAX), 0xffff);
+    }
+
+    #[test]
+    fn crc32c_of_the_nine_digits_is_the_known_one() {
+        assert_eq!(crc32c(&[b"1234", b"56789"]), 0xe306_9283_u32.to_le_bytes());
+    }
+
+    proptest! {
+        #[test]
+        fn the_fast_sum_is_the_plain_one(bytes in prop::collection::vec(any::<u8>(), 0..300)) {
+            prop_assert_eq!(sum(&bytes), naive(&bytes));
+        }
+
+        #[test]
+        fn sums_of_parts_add_up(
+            words in prop::collection::vec(any::<[u8; 2]>(), 0..100),
+            rest in prop::collection::vec(any::<u8>(), 0..100),
+        ) {
+            let mut all = words.concat();
+            let first = sum(&all);
+            all.extend_from_slice(&rest);
+            prop_assert_eq!(add(first, sum(&rest)), sum(&all));
+            // Zero has two forms here.
+            prop_assert_eq!(sub(sum(&all), first) % 0xffff, sum(&rest) % 0xffff);
+        }
+
+        #[test]
+        fn an_update_is_the_checksum_of_the_changed_bytes(
+            mut bytes in prop::collection::vec(any::<u8>(), 20..60),
+            new in any::<[u8; 4]>(),
+            at in 0..8usize,
+        ) {
+            let before = finish(sum(&bytes));
+            let field = &mut bytes[at * 2..at * 2 + 4];
+            let old = field.to_vec();
+            field.copy_from_slice(&new);
+            prop_assume!(bytes.iter().any(|byte| *byte != 0));
+            prop_assert_eq!(update_bytes(before, &old, &new), finish(sum(&bytes)));
+        }
+
+        #[test]
+        fn the_pseudo_header_sums_like_its_bytes(
+            a in any::<[u8; 16]>(), b in any::<[u8; 16]>(), protocol: u8, len: u32,
+        ) {
+            let tail = [&len.to_be_bytes()[..], &[0, 0, 0, protocol]].concat();
+            let six = naive(&[&a[..], &b, &tail].concat());
+            prop_assert_eq!(pseudo(a.into(), b.into(), protocol, len), Some(six));
+            let (a, b) = ([a[0], a[1], a[2], a[3]], [b[0], b[1], b[2], b[3]]);
+            let four = naive(&[&a[..], &b, &tail].concat());
+            prop_assert_eq!(pseudo(a.into(), b.into(), protocol, len), Some(four));
+        }
+    }
+}

@@ -118,9 +118,14 @@ pub struct Fdb {
 }
 
 impl Fdb {
-    /// An empty table that learns at most `capacity` entries, and at least one; `seed` should be a secret, since guests
-    /// choose the addresses that are hashed with it.
-    pub fn new(capacity: usize, ageing: Duration, seed: u64) -> Fdb {
+    /// An empty table of [`CAPACITY`] and [`AGEING`]. `seed` should be a secret, since guests choose the addresses that are
+    /// hashed with it.
+    pub fn new(seed: u64) -> Fdb {
+        Fdb::with_limits(CAPACITY, AGEING, seed)
+    }
+
+    /// As [`Fdb::new`], with room for `capacity` learned entries, and for one at least.
+    pub fn with_limits(capacity: usize, ageing: Duration, seed: u64) -> Fdb {
         Fdb {
             capacity: capacity.clamp(1, NIL as usize),
             ageing,
