@@ -256,6 +256,9 @@ fn dns_takes_a_mapped_address_as_the_ipv4_address_it_stands_for() {
     assert_answer(&exchange(&all, WEB, &query("db", RecordType::A), UDP), &["172.18.0.2"]);
     let reply = exchange(&all, WEB, &query("db", RecordType::AAAA), UDP);
     assert_negative(&reply, ResponseCode::NoError, ".");
+    let nibbles = format!("2.0.0.0.2.1.c.a.f.f.f.f.{}ip6.arpa.", "0.".repeat(20));
+    let pointer = query(&nibbles, RecordType::PTR);
+    assert_answer(&exchange(&all, WEB, &pointer, UDP), &["db.App."]);
 }
 
 #[test]
