@@ -107,6 +107,11 @@ impl<'a> Frame<'a> {
         &mut self.buf[self.start..self.start + self.len]
     }
 
+    /// How many frames on the wire this one stands for: 1 if it is not a superframe.
+    pub fn segments(&self) -> u64 {
+        crate::offload::segments_of(self.len, &self.offload)
+    }
+
     /// The bytes free before the frame.
     pub fn headroom(&self) -> usize {
         self.start
@@ -153,14 +158,18 @@ impl<'a> FrameTable<'a> {
 
     /// Makes a frame of `len` zero bytes with [`HEADROOM`] before it; none when the turn's arena or table is used up.
     pub fn make(&mut self, len: usize) -> Option<FrameIdx> {
-        let room = HEADROOM + len;
-        if self.frames.is_full() || self.arena.len() < room {
+        if !self.has_room(len) {
             return None;
         }
-        let (buf, rest) = std::mem::take(&mut self.arena).split_at_mut(room);
+        let (buf, rest) = std::mem::take(&mut self.arena).split_at_mut(HEADROOM + len);
         self.arena = rest;
         buf[HEADROOM..].fill(0);
         Some(self.push(Frame::new(buf, HEADROOM, len)))
+    }
+
+    /// Whether [`FrameTable::make`] would make a frame of `len` bytes.
+    pub fn has_room(&self, len: usize) -> bool {
+        !self.frames.is_full() && self.arena.len() >= HEADROOM + len
     }
 
     /// How many frames there are; they are numbered from 0.
@@ -181,5 +190,12 @@ impl<'a> FrameTable<'a> {
     /// As [`FrameTable::get`], to change.
     pub fn get_mut(&mut self, idx: FrameIdx) -> &mut Frame<'a> {
         &mut self.frames[usize::from(idx.0)]
+    }
+
+    /// A frame to read and another to write to: how an answer is made from what it answers. Panics where they are the same.
+    pub fn pair_mut(&mut self, read: FrameIdx, write: FrameIdx) -> (&Frame<'a>, &mut Frame<'a>) {
+        let both = [usize::from(read.0), usize::from(write.0)];
+        let [read, write] = self.frames.get_disjoint_mut(both).expect("two frames of this turn");
+        (read, write)
     }
 }

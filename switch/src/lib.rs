@@ -5,12 +5,17 @@
 
 pub mod checksum;
 pub mod command;
+pub mod datapath;
 pub mod drops;
 pub mod fdb;
 pub mod frame;
+pub mod gateway;
+pub mod guard;
 pub mod headers;
 pub mod ids;
+pub mod network;
 pub mod offload;
 pub mod outbox;
+pub mod port;
 pub mod segment;
 pub mod turn;

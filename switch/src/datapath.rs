@@ -1,0 +1,314 @@
+//! The whole switch behind a handful of methods.
+//!
+//! Theory of operation. Whoever drives the datapath receives a batch of frames on one port, lends them in a [`Turn`] and calls
+//! [`Datapath::handle_batch`]; what is to be sent lies in the turn's outbox when it returns. [`Datapath::poll_timeout`] says
+//! when [`Datapath::handle_timeout`] wants to be called, and nothing happens in between: an idle datapath has no deadline.
+//!
+//! A network owns its ports and names no others, so that no lookup can leave it. All the datapath adds is where a port is
+//! found, and what networks share: the names, the pool of DNS connections, the events and the balance of frames.
+//!
+//! Commands are staged until their commit and then applied at once, so that no frame sees half a change. They were validated
+//! against the desired state before they came here: one that does not fit is a bug, and asserted.
+
+use std::collections::VecDeque;
+
+use portolan_dhcp::dns::zone::{Directory, HostKey, ZoneKey};
+
+use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query};
+use crate::drops::{DropCounts, DropReason};
+use crate::frame::FrameIdx;
+use crate::gateway::dns_tcp::Pool;
+use crate::ids::{NetworkId, NodeId, PortId, Time};
+use crate::network::Network;
+use crate::turn::Turn;
+
+/// Commands one group may hold.
+pub const STAGED_MAX: usize = 16_384;
+
+/// Events that wait to be fetched.
+const EVENTS_MAX: usize = 1024;
+
+/// Of these, how many may tell what guests provoke: a station that flaps must not push out a commit.
+const GUEST_EVENTS_MAX: usize = 512;
+
+/// Handles are dense; one beyond this is a bug of whoever gave it out.
+const HANDLES_MAX: u32 = 1 << 20;
+
+/// The balance of frames, a superframe counting as its segments. Whatever happens,
+/// `received + made + copied == sent + consumed + dropped`.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Came in on a port.
+    pub received: u64,
+    /// Made by the gateway.
+    pub made: u64,
+    /// Receivers of floods beyond the first of each, the gateway being one where a frame concerns it.
+    pub copied: u64,
+    /// Put into the outbox.
+    pub sent: u64,
+    /// Taken by the gateway, or flooded where there was nobody else.
+    pub consumed: u64,
+    /// Dropped with a name. What the IO edge drops was sent before, or never received.
+    pub dropped: u64,
+}
+
+impl Totals {
+    /// Whether no frame was lost without a name, nor sent without an origin.
+    pub fn balanced(&self) -> bool {
+        self.received + self.made + self.copied == self.sent + self.consumed + self.dropped
+    }
+}
+
+/// Events on their way up.
+#[derive(Debug, Default)]
+pub(crate) struct EventQueue {
+    waiting: VecDeque<Event>,
+    lost: u64,
+}
+
+impl EventQueue {
+    /// Adds one, or counts it as lost.
+    pub(crate) fn push(&mut self, event: Event) {
+        let room = match event {
+            Event::Committed(_) => EVENTS_MAX,
+            Event::StationMoved { .. } => GUEST_EVENTS_MAX,
+        };
+        if self.waiting.len() < room {
+            self.waiting.push_back(event);
+        } else {
+            self.lost += 1;
+        }
+    }
+}
+
+/// What the networks share.
+#[derive(Debug)]
+pub(crate) struct Shared {
+    pub(crate) names: Directory,
+    pub(crate) connections: Pool,
+    pub(crate) events: EventQueue,
+    pub(crate) totals: Totals,
+}
+
+/// The pure core of the switch. One thread owns it; it holds no lock, reads no clock and opens nothing.
+#[derive(Debug)]
+pub struct Datapath {
+    seed: u64,
+    networks: Vec<Option<Box<Network>>>,
+    places: Vec<Option<NetworkId>>,
+    shared: Shared,
+    staged: Vec<Command>,
+    /// What struck frames of ports that belong to no network.
+    adrift: DropCounts,
+    /// No station ages before this.
+    ageing: Option<Time>,
+}
+
+impl Datapath {
+    /// A datapath without networks. The seed keys the hash tables, so that guests cannot aim at them.
+    pub fn new(seed: u64) -> Datapath {
+        Datapath {
+            seed,
+            networks: Vec::new(),
+            places: Vec::new(),
+            shared: Shared {
+                names: Directory::default(),
+                connections: Pool::default(),
+                events: EventQueue::default(),
+                totals: Totals::default(),
+            },
+            staged: Vec::new(),
+            adrift: DropCounts::default(),
+            ageing: None,
+        }
+    }
+
+    /// Takes a batch: all frames that the turn holds, received on `port` in this order.
+    pub fn handle_batch(&mut self, port: PortId, turn: &mut Turn<'_, '_>, now: Time) {
+        let received = u16::try_from(turn.frames.len()).expect("FRAMES_MAX fits");
+        let Some(network) = place(&self.places, port).and_then(|id| find(&mut self.networks, id))
+        else {
+            for idx in (0..received).map(FrameIdx) {
+                let segments = turn.frames.get(idx).segments();
+                self.shared.totals.received += segments;
+                self.shared.totals.dropped += segments;
+                self.adrift.add(DropReason::NoNetwork, segments);
+            }
+            return;
+        };
+        for idx in (0..received).map(FrameIdx) {
+            network.receive(port, idx, turn, &mut self.shared, now);
+        }
+        if let Some(due) = network.next_expiry() {
+            self.ageing = Some(self.ageing.map_or(due, |at| at.min(due)));
+        }
+    }
+
+    /// When [`Datapath::handle_timeout`] wants to be called next; none as long as nothing is due, ever.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        [self.ageing, self.shared.connections.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// Does what has become due. The turn needs no frames, only room to make some.
+    pub fn handle_timeout(&mut self, turn: &mut Turn<'_, '_>, now: Time) {
+        if self.ageing.is_some_and(|at| at <= now) {
+            let networks = self.networks.iter_mut().flatten();
+            self.ageing = networks.filter_map(|network| network.expire(now)).min();
+        }
+        let Shared { names, connections, totals, .. } = &mut self.shared;
+        connections.handle_timeout(names, totals, turn, now);
+    }
+
+    /// Stages a command, or applies all staged ones where it is the commit. Panics where the command does not fit the present
+    /// state, which the control side rules out beforehand.
+    pub fn apply(&mut self, command: Command, _now: Time) {
+        let Command::Commit(seq) = command else {
+            assert!(self.staged.len() < STAGED_MAX, "a group of commands is bounded");
+            self.staged.push(command);
+            return;
+        };
+        for command in std::mem::take(&mut self.staged) {
+            self.execute(command);
+        }
+        self.shared.events.push(Event::Committed(seq));
+    }
+
+    /// Answers a question about the tables.
+    pub fn query(&self, query: &Query, now: Time) -> Answer {
+        let id = match query {
+            Query::Fdb { network, .. } | Query::Counters(network) => *network,
+        };
+        let Some(Some(network)) = self.networks.get(id.0 as usize) else {
+            return Answer::NoNetwork;
+        };
+        match query {
+            Query::Fdb { after, limit, .. } => Answer::Fdb(network.stations(*after, *limit, now)),
+            Query::Counters(_) => network.counters(),
+        }
+    }
+
+    /// The oldest event that nobody has fetched yet.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.shared.events.waiting.pop_front()
+    }
+
+    /// How many events found no room.
+    pub fn lost_events(&self) -> u64 {
+        self.shared.events.lost
+    }
+
+    /// Counts what has been sent to a port; a superframe counts as its segments.
+    pub fn count_tx(&mut self, port: PortId, frames: u64, bytes: u64) {
+        if let Some(network) = place(&self.places, port).and_then(|id| find(&mut self.networks, id))
+        {
+            network.count_tx(port, frames, bytes);
+        }
+    }
+
+    /// Counts what the IO edge lost of a port's frames, in either direction.
+    pub fn count_drop(&mut self, port: PortId, reason: DropReason, frames: u64) {
+        match place(&self.places, port).and_then(|id| find(&mut self.networks, id)) {
+            Some(network) => network.count_drop(port, reason, frames),
+            None => self.adrift.add(reason, frames),
+        }
+    }
+
+    /// The balance of all frames since the start.
+    pub fn totals(&self) -> Totals {
+        self.shared.totals
+    }
+
+    /// What struck frames of ports that belonged to no network.
+    pub fn adrift(&self) -> &DropCounts {
+        &self.adrift
+    }
+
+    /// How many DNS connections are open.
+    pub fn dns_connections(&self) -> usize {
+        self.shared.connections.len()
+    }
+
+    fn execute(&mut self, command: Command) {
+        match command {
+            Command::CreateNetwork(spec) => self.create_network(spec),
+            Command::RemoveNetwork(id) => self.remove_network(id),
+            Command::AttachPort(spec) => self.attach_port(spec),
+            Command::DetachPort(id) => self.detach_port(id),
+            Command::SetHost(spec) => self.set_host(spec),
+            Command::RemoveHost { network, node } => {
+                self.shared.names.remove_host(zone_key(network), host_key(node));
+            }
+            Command::SetView { node, networks } => {
+                let networks = networks.into_iter().map(zone_key).collect();
+                self.shared.names.set_view(host_key(node), networks);
+            }
+            Command::RemoveView(node) => self.shared.names.remove_view(host_key(node)),
+            Command::Commit(_) => unreachable!("a commit is not staged"),
+        }
+    }
+
+    fn create_network(&mut self, spec: NetworkSpec) {
+        let id = spec.id;
+        self.shared.names.add_zone(zone_key(id), spec.zone.as_deref());
+        // Every network has a hash key of its own: what one guest finds out about its own network is of no use in another.
+        let seed = self.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let slot = slot(&mut self.networks, id.0);
+        assert!(slot.is_none(), "network {} exists", id.0);
+        *slot = Some(Box::new(Network::new(spec, seed)));
+    }
+
+    fn remove_network(&mut self, id: NetworkId) {
+        let network = slot(&mut self.networks, id.0).take();
+        let network = network.unwrap_or_else(|| panic!("network {} does not exist", id.0));
+        assert!(network.is_empty(), "network {} has ports", id.0);
+        self.shared.names.remove_zone(zone_key(id));
+    }
+
+    fn attach_port(&mut self, spec: PortSpec) {
+        let place = slot(&mut self.places, spec.id.0);
+        assert!(place.is_none(), "port {} is attached", spec.id.0);
+        *place = Some(spec.network);
+        let network = find(&mut self.networks, spec.network);
+        network.expect("a port joins a network that exists").attach(spec);
+    }
+
+    fn detach_port(&mut self, id: PortId) {
+        let network = slot(&mut self.places, id.0).take();
+        let network = network.unwrap_or_else(|| panic!("port {} is not attached", id.0));
+        find(&mut self.networks, network).expect("a port's network exists").detach(id);
+        self.shared.connections.close_port(id);
+    }
+
+    fn set_host(&mut self, spec: HostSpec) {
+        let HostSpec { network, node, names, addresses } = spec;
+        self.shared.names.set_host(zone_key(network), host_key(node), &names, &addresses);
+    }
+}
+
+/// What the directory calls a network by.
+fn zone_key(id: NetworkId) -> ZoneKey {
+    ZoneKey(id.0)
+}
+
+/// What the directory calls a node by.
+pub(crate) fn host_key(id: NodeId) -> HostKey {
+    HostKey(id.0)
+}
+
+fn place(places: &[Option<NetworkId>], port: PortId) -> Option<NetworkId> {
+    places.get(port.0 as usize).copied().flatten()
+}
+
+fn find(networks: &mut [Option<Box<Network>>], id: NetworkId) -> Option<&mut Network> {
+    networks.get_mut(id.0 as usize)?.as_deref_mut()
+}
+
+/// The slot of a handle, which the table grows to hold.
+fn slot<T>(table: &mut Vec<Option<T>>, handle: u32) -> &mut Option<T> {
+    assert!(handle < HANDLES_MAX, "handle {handle} is not dense");
+    let at = handle as usize;
+    if table.len() <= at {
+        table.resize_with(at + 1, || None);
+    }
+    &mut table[at]
+}

@@ -1,0 +1,411 @@
+//! DNS over TCP (RFC 7766): the only connections that the gateway has.
+//!
+//! Theory of operation. One pool serves all networks. A connection is made when a SYN arrives and is freed when it is over, with
+//! all its memory. Each has a TCP/IP stack of its own, of one address and one socket, so that two networks with the same
+//! addresses cannot meet in one table, and remembers what lies below IP: the port and the hardware address it answers to. The
+//! stack sees packets only after the gateway has checked them, and writes straight into the turn's frames.
+//!
+//! Several queries may follow each other on a connection, and are answered in order; one is taken up when the answer
+//! before it has left for the socket, so that a client that does not read holds up nobody but itself.
+//!
+//! Limits: connections in all, and of one node; the size of a query; the time without a whole query.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use portolan_dhcp::dns::query::{Transport, answer};
+use portolan_dhcp::dns::zone::Directory;
+use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
+use smoltcp::phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium};
+use smoltcp::socket::tcp;
+use smoltcp::time::Instant;
+use smoltcp::wire::{HardwareAddress, IpCidr};
+
+use crate::datapath::{Totals, host_key};
+use crate::drops::DropReason;
+use crate::headers::{ETHERNET_LEN, ethertype};
+use crate::ids::{MacAddr, NodeId, PortId, Time};
+use crate::turn::Turn;
+
+use super::dns::PORT;
+use super::reply;
+
+/// Connections at once.
+const CONNECTIONS_MAX: usize = 64;
+
+/// Connections of one node at once.
+const NODE_CONNECTIONS_MAX: usize = 8;
+
+/// Largest query, bytes.
+const QUERY_MAX: usize = 4096;
+
+/// Bytes of the length before each message.
+const PREFIX_LEN: usize = 2;
+
+/// Bytes that wait to be acknowledged.
+const SEND_BUFFER: usize = 8192;
+
+/// How long a connection may go without a whole query, or without an answer making its way.
+const IDLE: Duration = Duration::from_secs(10);
+
+/// How long the farewell may take.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Segments are no larger than this, whatever the network allows, so that one always finds room in a fresh turn.
+const MTU_MAX: usize = 1500;
+
+/// The least time to the next look at a connection that had no room to send: the turn must come round first.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// Names a connection. The server's port is always the same.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct ConnectionId {
+    pub(super) port: PortId,
+    pub(super) client: (IpAddr, u16),
+    pub(super) server: IpAddr,
+}
+
+/// A segment for port 53 of the gateway, already found sound.
+pub(super) struct Arrival {
+    pub(super) id: ConnectionId,
+    pub(super) node: NodeId,
+    pub(super) client_mac: MacAddr,
+    pub(super) server_mac: MacAddr,
+    pub(super) mtu: usize,
+    /// Whether it asks for a new connection.
+    pub(super) opens: bool,
+    /// The packet, from the IP header on.
+    pub(super) packet: Vec<u8>,
+}
+
+/// What a connection needs to know below IP.
+#[derive(Clone, Copy, Debug)]
+struct Link {
+    port: PortId,
+    client_mac: MacAddr,
+    server_mac: MacAddr,
+    mtu: usize,
+}
+
+/// One connection.
+struct Connection {
+    id: ConnectionId,
+    node: NodeId,
+    link: Link,
+    stack: Interface,
+    sockets: SocketSet<'static>,
+    socket: SocketHandle,
+    /// What has come of a query, its length first.
+    query: Vec<u8>,
+    /// What of the answer has not reached the socket yet.
+    answer: Vec<u8>,
+    is_closing: bool,
+    /// Ends it.
+    deadline: Time,
+    /// When it wants to be looked at.
+    due: Time,
+}
+
+impl std::fmt::Debug for Connection {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Connection").field("id", &self.id).field("due", &self.due).finish()
+    }
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub(crate) struct Pool {
+    connections: Vec<Connection>,
+}
+
+/// What a connection is lent to go on.
+struct Lent<'l, 't, 'f> {
+    names: &'l Directory,
+    totals: &'l mut Totals,
+    turn: &'l mut Turn<'t, 'f>,
+    now: Time,
+}
+
+impl Pool {
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.connections.len()
+    }
+
+    /// When the next one wants to be looked at.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        self.connections.iter().map(|connection| connection.due).min()
+    }
+
+    /// Takes a segment to its connection, which is made if need be. [`DropReason::GatewayUnserved`] where there is none and none
+    /// is asked for, [`DropReason::GatewayLimit`] where there are too many.
+    pub(super) fn input(
+        &mut self,
+        arrival: Arrival,
+        names: &Directory,
+        totals: &mut Totals,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        let known = self.connections.iter().position(|known| known.id == arrival.id);
+        let at = match known {
+            Some(at) => at,
+            None if !arrival.opens => return Err(DropReason::GatewayUnserved),
+            None => {
+                let of_node = |known: &&Connection| known.node == arrival.node;
+                if self.connections.len() >= CONNECTIONS_MAX
+                    || self.connections.iter().filter(of_node).count() >= NODE_CONNECTIONS_MAX
+                {
+                    return Err(DropReason::GatewayLimit);
+                }
+                self.connections.push(Connection::new(&arrival, turn, now));
+                self.connections.len() - 1
+            }
+        };
+        let mut lent = Lent { names, totals, turn, now };
+        if self.connections[at].proceed(Some(arrival.packet), &mut lent) {
+            self.connections.swap_remove(at);
+        }
+        Ok(())
+    }
+
+    /// Looks at all connections that are due.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        names: &Directory,
+        totals: &mut Totals,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
+    ) {
+        let mut lent = Lent { names, totals, turn, now };
+        self.connections
+            .retain_mut(|connection| connection.due > now || !connection.proceed(None, &mut lent));
+    }
+
+    /// Forgets the connections of a port that has gone.
+    pub(crate) fn close_port(&mut self, port: PortId) {
+        self.connections.retain(|connection| connection.id.port != port);
+    }
+}
+
+impl Connection {
+    fn new(arrival: &Arrival, turn: &mut Turn<'_, '_>, now: Time) -> Connection {
+        let link = Link {
+            port: arrival.id.port,
+            client_mac: arrival.client_mac,
+            server_mac: arrival.server_mac,
+            mtu: arrival.mtu.min(MTU_MAX),
+        };
+        let mut config = Config::new(HardwareAddress::Ip);
+        config.random_seed = turn.random.next_u64();
+        let mut stack = Interface::new(
+            config,
+            &mut Wire::new(link, None, turn, &mut Totals::default()),
+            instant(now),
+        );
+        stack.update_ip_addrs(|addresses| {
+            // Whoever asks was let in by the gateway: to the stack, everybody is on the link.
+            let address = IpCidr::new(arrival.id.server.into(), 0);
+            addresses.push(address).expect("an empty table has room for one");
+        });
+        let receive = tcp::SocketBuffer::new(vec![0; PREFIX_LEN + QUERY_MAX]);
+        let mut socket = tcp::Socket::new(receive, tcp::SocketBuffer::new(vec![0; SEND_BUFFER]));
+        socket.set_nagle_enabled(false);
+        socket.listen((arrival.id.server, PORT)).expect("a new socket can listen");
+        let mut sockets = SocketSet::new(Vec::new());
+        let socket = sockets.add(socket);
+        Connection {
+            id: arrival.id,
+            node: arrival.node,
+            link,
+            stack,
+            sockets,
+            socket,
+            query: Vec::new(),
+            answer: Vec::new(),
+            is_closing: false,
+            deadline: now + IDLE,
+            due: now,
+        }
+    }
+
+    /// Lets the connection go on as far as it can. Whether it is over.
+    fn proceed(&mut self, packet: Option<Vec<u8>>, lent: &mut Lent<'_, '_, '_>) -> bool {
+        self.poll(packet, lent);
+        self.serve(lent);
+        if lent.now >= self.deadline {
+            self.hang_up(lent.now);
+        }
+        self.poll(None, lent);
+        let state = self.sockets.get::<tcp::Socket<'_>>(self.socket).state();
+        if matches!(state, tcp::State::Closed | tcp::State::TimeWait | tcp::State::Listen) {
+            return true;
+        }
+        let next = self.stack.poll_at(instant(lent.now), &self.sockets);
+        let next = next.map_or(self.deadline, |at| {
+            Time(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
+        });
+        self.due = next.max(lent.now + RETRY).min(self.deadline.max(lent.now + RETRY));
+        false
+    }
+
+    fn poll(&mut self, packet: Option<Vec<u8>>, lent: &mut Lent<'_, '_, '_>) {
+        let mut wire = Wire::new(self.link, packet, lent.turn, lent.totals);
+        self.stack.poll(instant(lent.now), &mut wire, &mut self.sockets);
+    }
+
+    /// Moves bytes: answers to the socket, queries from it.
+    fn serve(&mut self, lent: &mut Lent<'_, '_, '_>) {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
+        loop {
+            if !self.answer.is_empty() {
+                let Ok(sent) = socket.send_slice(&self.answer) else { return };
+                if sent > 0 {
+                    self.deadline = lent.now + IDLE;
+                }
+                self.answer.drain(..sent);
+                if !self.answer.is_empty() {
+                    return;
+                }
+            }
+            let wanted = match self.query.first_chunk::<PREFIX_LEN>() {
+                None => PREFIX_LEN,
+                Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
+            };
+            if wanted > PREFIX_LEN + QUERY_MAX {
+                return socket.abort();
+            }
+            if self.query.len() < wanted {
+                let held = self.query.len();
+                self.query.resize(wanted, 0);
+                let read = socket.recv_slice(&mut self.query[held..]).unwrap_or(0);
+                self.query.truncate(held + read);
+                if read == 0 {
+                    break;
+                }
+                continue;
+            }
+            let asker = host_key(self.node);
+            let query = &self.query[PREFIX_LEN..];
+            let reply = answer(lent.names, asker, query, Transport::Tcp, lent.turn.random);
+            let Some((reply, len)) =
+                reply.and_then(|r| u16::try_from(r.len()).ok().map(|n| (r, n)))
+            else {
+                return socket.abort();
+            };
+            self.query.clear();
+            self.answer.extend_from_slice(&len.to_be_bytes());
+            self.answer.extend_from_slice(&reply);
+            self.deadline = lent.now + IDLE;
+        }
+        // All that the client sent is answered, and no more will come.
+        if socket.state() == tcp::State::CloseWait && !socket.can_recv() {
+            socket.close();
+        }
+    }
+
+    /// Ends a connection that has been idle for too long: in good order, and if that does not work, at once.
+    fn hang_up(&mut self, now: Time) {
+        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
+        if self.is_closing {
+            socket.abort();
+        } else {
+            self.is_closing = true;
+            self.deadline = now + CLOSING;
+            socket.close();
+        }
+    }
+}
+
+/// The stack's way out: one packet in at most, and packets out as frames of the turn.
+struct Wire<'w, 't, 'f> {
+    link: Link,
+    packet: Option<Vec<u8>>,
+    turn: &'w mut Turn<'t, 'f>,
+    totals: &'w mut Totals,
+}
+
+impl<'w, 't, 'f> Wire<'w, 't, 'f> {
+    fn outgoing(&mut self) -> Outgoing<'_, 't, 'f> {
+        Outgoing { link: self.link, turn: self.turn, totals: self.totals }
+    }
+
+    fn new(
+        link: Link,
+        packet: Option<Vec<u8>>,
+        turn: &'w mut Turn<'t, 'f>,
+        totals: &'w mut Totals,
+    ) -> Wire<'w, 't, 'f> {
+        Wire { link, packet, turn, totals }
+    }
+}
+
+/// A packet that goes in.
+struct Incoming(Vec<u8>);
+
+impl phy::RxToken for Incoming {
+    fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
+        f(&self.0)
+    }
+}
+
+/// Room for a packet that comes out.
+struct Outgoing<'o, 't, 'f> {
+    link: Link,
+    turn: &'o mut Turn<'t, 'f>,
+    totals: &'o mut Totals,
+}
+
+impl phy::TxToken for Outgoing<'_, '_, '_> {
+    fn consume<R, F: FnOnce(&mut [u8]) -> R>(self, len: usize, f: F) -> R {
+        let Some(made) = self.turn.frames.make(ETHERNET_LEN + len) else {
+            // An answer to a packet in a turn without room: TCP sends it again.
+            return f(&mut vec![0; len]);
+        };
+        let bytes = self.turn.frames.get_mut(made).bytes_mut();
+        let result = f(&mut bytes[ETHERNET_LEN..]);
+        let is_v4 = bytes.get(ETHERNET_LEN).is_some_and(|first| first >> 4 == 4);
+        let kind = if is_v4 { ethertype::IPV4 } else { ethertype::IPV6 };
+        reply::ethernet(bytes, self.link.client_mac, self.link.server_mac, kind);
+        self.turn.outbox.push(self.link.port, made);
+        self.totals.made += 1;
+        self.totals.sent += 1;
+        result
+    }
+}
+
+impl<'t, 'f> phy::Device for Wire<'_, 't, 'f> {
+    type RxToken<'a>
+        = Incoming
+    where
+        Self: 'a;
+    type TxToken<'a>
+        = Outgoing<'a, 't, 'f>
+    where
+        Self: 'a;
+
+    fn receive(&mut self, _now: Instant) -> Option<(Incoming, Self::TxToken<'_>)> {
+        let packet = self.packet.take()?;
+        Some((Incoming(packet), self.outgoing()))
+    }
+
+    fn transmit(&mut self, _now: Instant) -> Option<Self::TxToken<'_>> {
+        let room = self.turn.frames.has_room(ETHERNET_LEN + self.link.mtu);
+        room.then(|| self.outgoing())
+    }
+
+    fn capabilities(&self) -> DeviceCapabilities {
+        let mut checksum = ChecksumCapabilities::default();
+        // The gateway has looked at those that came, also where the sender left them out.
+        checksum.tcp = phy::Checksum::Tx;
+        let mut capabilities = DeviceCapabilities::default();
+        capabilities.medium = Medium::Ip;
+        capabilities.max_transmission_unit = self.link.mtu;
+        capabilities.checksum = checksum;
+        capabilities
+    }
+}
+
+fn instant(now: Time) -> Instant {
+    Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
+}

@@ -1,0 +1,249 @@
+//! The gateway of a network: the station behind its own hardware address, which nobody's wire leads to.
+//!
+//! Theory of operation. The network hands over what is addressed to the gateway, and what is addressed to a group, since it may
+//! concern it. Each protocol has a file, and answers in the turn it is asked in, out of the port the question came from, to
+//! the hardware address that asked: the gateway keeps no neighbor table and waits for nobody. Only connections for DNS over TCP
+//! outlive a turn ([`dns_tcp`]).
+//!
+//! What it offers is ARP, neighbor discovery, echo and DNS. Whatever else is sent to one of its addresses is refused at once,
+//! by ICMP or by a reset, so that a client fails instead of waiting; and what is sent to it to be passed on has no route.
+//! Either is a drop with a name. ICMP errors obey RFC 1122 (section 3.2.2) and RFC 4443 (section 2.4), and a limit per port.
+//!
+//! Every frame comes from a guest and may hold anything.
+
+mod arp;
+mod dns;
+pub(crate) mod dns_tcp;
+mod icmp;
+mod ndp;
+mod reply;
+mod tcp;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+
+use crate::checksum;
+use crate::command::NetworkSpec;
+use crate::datapath::Shared;
+use crate::drops::DropReason;
+use crate::frame::{Checksum, Frame, FrameIdx};
+use crate::headers::{ETHERNET_LEN, Ip, Layout, TAG_LEN, ethertype, protocol};
+use crate::ids::{MacAddr, Time};
+use crate::port::Port;
+use crate::turn::Turn;
+use icmp::Refusal;
+
+/// What became of a frame.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Outcome {
+    /// The gateway took it.
+    Consumed,
+    /// It does not concern the gateway.
+    Ignored,
+    /// It ends here, by that name.
+    Dropped(DropReason),
+}
+
+/// Who asks, and where the question lies.
+pub(crate) struct Asker<'a> {
+    /// The port it came from.
+    pub(crate) port: &'a mut Port,
+    /// The hardware address that sent it.
+    pub(crate) mac: MacAddr,
+    /// The frame.
+    pub(crate) frame: FrameIdx,
+}
+
+/// The gateway of one network.
+#[derive(Debug)]
+pub struct Gateway {
+    mac: MacAddr,
+    v4: Vec<Ipv4Net>,
+    v6: Vec<Ipv6Net>,
+    /// Where it has any IPv6 address.
+    link_local: Option<Ipv6Addr>,
+    mtu: usize,
+}
+
+/// One frame on its way through the gateway, and all it may touch.
+struct Call<'c, 't, 'f> {
+    gateway: &'c Gateway,
+    asker: Asker<'c>,
+    layout: &'c Layout,
+    turn: &'c mut Turn<'t, 'f>,
+    shared: &'c mut Shared,
+    now: Time,
+}
+
+impl Gateway {
+    /// The gateway that `spec` describes.
+    pub fn new(spec: &NetworkSpec) -> Gateway {
+        let mut gateway = Gateway {
+            mac: spec.mac,
+            v4: Vec::new(),
+            v6: Vec::new(),
+            link_local: None,
+            mtu: usize::from(spec.mtu),
+        };
+        for net in &spec.gateways {
+            match *net {
+                IpNet::V4(net) => gateway.v4.push(net),
+                IpNet::V6(net) => gateway.v6.push(net),
+            }
+        }
+        gateway.link_local = (!gateway.v6.is_empty()).then(|| spec.mac.link_local());
+        gateway
+    }
+
+    /// Its hardware address.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
+    /// Takes a frame that is addressed to the gateway or to a group.
+    pub(crate) fn input(
+        &self,
+        asker: Asker<'_>,
+        layout: &Layout,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) -> Outcome {
+        let frame = turn.frames.get(asker.frame);
+        if !self.concerns(layout, frame) {
+            return Outcome::Ignored;
+        }
+        let mut call = Call { gateway: self, asker, layout, turn, shared, now };
+        match call.run() {
+            Ok(()) => Outcome::Consumed,
+            Err(reason) => Outcome::Dropped(reason),
+        }
+    }
+
+    /// Whether the frame is for the gateway to look at. It belongs to no VLAN; a tag that only gives a priority makes no
+    /// difference. Of what groups are sent, address resolution for its own addresses is all that it listens to.
+    fn concerns(&self, layout: &Layout, frame: &Frame<'_>) -> bool {
+        let tags = (layout.l3 - ETHERNET_LEN) / TAG_LEN + usize::from(frame.vlan.is_some());
+        if layout.vlan != 0 || tags > 1 {
+            return false;
+        }
+        let payload = frame.bytes().get(layout.l3..).unwrap_or_default();
+        match layout.ethertype {
+            ethertype::ARP => arp::target(payload).is_some_and(|target| self.has_v4(target)),
+            ethertype::IPV4 => !layout.dst.is_group(),
+            ethertype::IPV6 if !layout.dst.is_group() => true,
+            ethertype::IPV6 => match layout.ip(frame.bytes()) {
+                Ok(Some(ip)) => {
+                    ndp::target(&ip, frame.bytes()).is_some_and(|target| self.has_v6(target))
+                }
+                _ => false,
+            },
+            _ => false,
+        }
+    }
+
+    fn has_v4(&self, address: Ipv4Addr) -> bool {
+        self.v4.iter().any(|net| net.addr() == address)
+    }
+
+    fn has_v6(&self, address: Ipv6Addr) -> bool {
+        self.link_local == Some(address) || self.v6.iter().any(|net| net.addr() == address)
+    }
+
+    fn has(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.has_v4(v4),
+            IpAddr::V6(v6) => self.has_v6(v6),
+        }
+    }
+
+    /// Which of its addresses speaks to `peer`; none where it has none of that family.
+    fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
+        match peer {
+            IpAddr::V4(peer) => {
+                let near = self.v4.iter().find(|net| net.contains(&peer));
+                near.or(self.v4.first()).map(|net| net.addr().into())
+            }
+            IpAddr::V6(peer) if peer.is_unicast_link_local() => self.link_local.map(IpAddr::from),
+            IpAddr::V6(peer) => {
+                let near = self.v6.iter().find(|net| net.contains(&peer));
+                near.or(self.v6.first()).map(|net| net.addr().into())
+            }
+        }
+    }
+
+    /// Whether one host may call itself that, and a reply to it reaches that host alone.
+    fn is_host(&self, address: IpAddr) -> bool {
+        let alone = match address {
+            IpAddr::V4(v4) => {
+                let is_edge = |net: &Ipv4Net| {
+                    net.prefix_len() < 31 && (net.broadcast() == v4 || net.network() == v4)
+                };
+                v4.octets()[0] != 0 && !v4.is_broadcast() && !self.v4.iter().any(is_edge)
+            }
+            IpAddr::V6(v6) => !v6.is_unspecified() && v6.to_ipv4_mapped().is_none(),
+        };
+        alone && !address.is_multicast() && !address.is_loopback() && !self.has(address)
+    }
+}
+
+impl Call<'_, '_, '_> {
+    fn run(&mut self) -> Result<(), DropReason> {
+        if self.layout.ethertype == ethertype::ARP {
+            return self.arp();
+        }
+        let frame = self.turn.frames.get(self.asker.frame);
+        let Some(ip) = self.layout.ip(frame.bytes())? else {
+            return Err(DropReason::GatewayUnserved);
+        };
+        if ip.src.is_ipv4() && checksum::sum(&frame.bytes()[ip.l3..ip.l4]) != 0xffff {
+            return Err(DropReason::BadChecksum);
+        }
+        // Neighbor discovery is the one protocol whose source may be unspecified, and its destination a group.
+        if ndp::target(&ip, frame.bytes()).is_some() {
+            self.verify(&ip)?;
+            return self.ndp(&ip);
+        }
+        if !self.gateway.is_host(ip.src) {
+            return Err(DropReason::BadSource);
+        }
+        if !self.gateway.has(ip.dst) {
+            return Err(self.refuse(&ip, Refusal::NoRoute));
+        }
+        if ip.is_fragment() {
+            return Err(DropReason::GatewayFragment);
+        }
+        match (ip.protocol, ip.src) {
+            (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => self.echo(&ip),
+            (protocol::UDP, _) => self.udp(&ip),
+            (protocol::TCP, _) => self.tcp(&ip),
+            _ => Err(self.refuse(&ip, Refusal::Protocol)),
+        }
+    }
+
+    /// The bytes of the frame in question.
+    fn bytes(&self) -> &[u8] {
+        self.turn.frames.get(self.asker.frame).bytes()
+    }
+
+    /// Checks the transport checksum. One that the sender left to the device never lay on a wire that could have hurt it.
+    fn verify(&self, ip: &Ip) -> Result<(), DropReason> {
+        let frame = self.turn.frames.get(self.asker.frame);
+        match frame.offload.csum {
+            Checksum::Verified => return Ok(()),
+            Checksum::Partial { start, .. } if usize::from(start) == ip.l4 => return Ok(()),
+            Checksum::Partial { .. } | Checksum::Unverified => {}
+        }
+        let message = ip.transport(frame.bytes());
+        if ip.protocol == protocol::UDP && message.get(6..8) == Some(&[0, 0]) {
+            // Only IPv4 lets a datagram go without (RFC 8200, section 8.1).
+            return if ip.src.is_ipv4() { Ok(()) } else { Err(DropReason::BadChecksum) };
+        }
+        let holds = checksum::add(
+            reply::pseudo(ip.src, ip.dst, ip.protocol, message.len()),
+            checksum::sum(message),
+        );
+        if holds == 0xffff { Ok(()) } else { Err(DropReason::BadChecksum) }
+    }
+}

@@ -1,0 +1,280 @@
+//! One isolated LAN: its ports, its stations and the walk of a frame among them.
+//!
+//! A network owns its ports and holds no handle of another's, so that there is no path to leave it by and no check to forget.
+//! A frame's walk is straight: is it an Ethernet frame that fits; is its source allowed to say what it says; learn where the
+//! source lives; then to one port, to all the others, or to the gateway.
+//!
+//! Where the guard is on, addresses are known beforehand: each endpoint's address is a static station, nothing is learned, and
+//! what nobody has is dropped instead of flooded. Where it is off, the network is a plain learning bridge, which carries any
+//! frame whatever lies in it.
+
+use crate::command::{Answer, Event, FdbRow, NetworkSpec, PortSpec};
+use crate::datapath::Shared;
+use crate::drops::{DropCounts, DropReason};
+use crate::fdb::{Fdb, Learned};
+use crate::frame::{Frame, FrameIdx};
+use crate::gateway::{Asker, Gateway, Outcome};
+use crate::guard;
+use crate::headers::Layout;
+use crate::ids::{MacAddr, NetworkId, PortId, Time};
+use crate::offload;
+use crate::port::Port;
+use crate::turn::Turn;
+
+/// Where a frame goes.
+enum Verdict {
+    /// To one port.
+    Unicast(PortId),
+    /// To all ports but the one it came from, and to the gateway where it concerns it.
+    Flood,
+    /// To the gateway alone.
+    Local,
+}
+
+/// An isolated LAN.
+#[derive(Debug)]
+pub struct Network {
+    id: NetworkId,
+    mtu: usize,
+    guard: bool,
+    /// By handle.
+    ports: Vec<Port>,
+    stations: Fdb,
+    gateway: Gateway,
+    departed: DropCounts,
+}
+
+impl Network {
+    /// A network without ports.
+    pub fn new(spec: NetworkSpec, seed: u64) -> Network {
+        Network {
+            id: spec.id,
+            mtu: usize::from(spec.mtu),
+            guard: spec.guard,
+            ports: Vec::new(),
+            stations: Fdb::new(seed),
+            gateway: Gateway::new(&spec),
+            departed: DropCounts::default(),
+        }
+    }
+
+    /// Whether it has no ports.
+    pub fn is_empty(&self) -> bool {
+        self.ports.is_empty()
+    }
+
+    /// A port joins. Panics where it is here already.
+    pub fn attach(&mut self, spec: PortSpec) {
+        let at = self.ports.binary_search_by_key(&spec.id, Port::id);
+        let at = at.expect_err("a port joins once");
+        if self.guard {
+            self.stations.set_static(spec.mac, spec.id);
+        }
+        self.ports.insert(at, Port::new(spec));
+    }
+
+    /// A port leaves, and its stations with it. Panics where it is not here.
+    pub fn detach(&mut self, id: PortId) {
+        let at = self.find(id).expect("a port leaves the network it is in");
+        let port = self.ports.remove(at);
+        self.departed.merge(&port.counters().drops);
+        self.stations.remove_port(id);
+    }
+
+    /// Takes one frame that `port` sent.
+    pub(crate) fn receive(
+        &mut self,
+        port: PortId,
+        idx: FrameIdx,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) {
+        let at = self.find(port).expect("the datapath knows a port's network");
+        let frame = turn.frames.get(idx);
+        let segments = frame.segments();
+        self.ports[at].count_rx(segments, offload::wire_bytes(frame.bytes().len(), &frame.offload));
+        shared.totals.received += segments;
+        if let Err(reason) = self.walk(at, idx, segments, turn, shared, now) {
+            self.ports[at].count_drop(reason, segments);
+            shared.totals.dropped += segments;
+        }
+    }
+
+    fn walk(
+        &mut self,
+        at: usize,
+        idx: FrameIdx,
+        segments: u64,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        let frame = turn.frames.get(idx);
+        let layout = Layout::of(frame.bytes(), frame.vlan)?;
+        if !layout.src.is_station() {
+            return Err(DropReason::BadSource);
+        }
+        self.check_size(&layout, frame)?;
+        if self.guard {
+            guard::check(self.ports[at].identity(), &layout, frame.bytes())?;
+        } else {
+            self.learn(at, &layout, shared, now);
+        }
+        match self.look_up(at, &layout, now)? {
+            Verdict::Unicast(to) => {
+                turn.outbox.push(to, idx);
+                shared.totals.sent += segments;
+                Ok(())
+            }
+            Verdict::Flood => self.flood(at, idx, &layout, segments, turn, shared, now),
+            Verdict::Local => {
+                match self.gateway_input(at, idx, &layout, turn, shared, now) {
+                    Outcome::Consumed => shared.totals.consumed += segments,
+                    Outcome::Dropped(reason) => return Err(reason),
+                    Outcome::Ignored => return Err(DropReason::GatewayUnserved),
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// The MTU is the network's, whatever the guest's wire would carry. Tags do not count, as for the kernel.
+    fn check_size(&self, layout: &Layout, frame: &Frame<'_>) -> Result<(), DropReason> {
+        let len = frame.bytes().len();
+        if offload::max_packet(layout, len, &frame.offload) > self.mtu {
+            return Err(DropReason::Oversize);
+        }
+        Ok(())
+    }
+
+    fn learn(&mut self, at: usize, layout: &Layout, shared: &mut Shared, now: Time) {
+        if layout.src == self.gateway.mac() {
+            return;
+        }
+        let to = self.ports[at].id();
+        if let Learned::Moved { from } = self.stations.learn(layout.vlan, layout.src, to, now) {
+            let moved = Event::StationMoved { network: self.id, mac: layout.src, from, to };
+            shared.events.push(moved);
+        }
+    }
+
+    fn look_up(&self, at: usize, layout: &Layout, now: Time) -> Result<Verdict, DropReason> {
+        let dst = layout.dst;
+        if dst.is_group() {
+            return if is_reserved(dst) {
+                Err(DropReason::ReservedGroup)
+            } else {
+                Ok(Verdict::Flood)
+            };
+        }
+        if dst == self.gateway.mac() {
+            return Ok(Verdict::Local);
+        }
+        match self.stations.lookup(layout.vlan, dst, now) {
+            Some(to) if to == self.ports[at].id() => Err(DropReason::SamePort),
+            Some(to) => Ok(Verdict::Unicast(to)),
+            None if self.guard => Err(DropReason::UnknownUnicast),
+            None => Ok(Verdict::Flood),
+        }
+    }
+
+    /// Sends one frame to everybody else: as many entries of the outbox, and no copy of a byte.
+    #[expect(clippy::too_many_arguments, reason = "one step of the walk, which lends all it has")]
+    fn flood(
+        &mut self,
+        at: usize,
+        idx: FrameIdx,
+        layout: &Layout,
+        segments: u64,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        let from = self.ports[at].id();
+        let mut receivers = 0;
+        for port in self.ports.iter().filter(|port| port.id() != from) {
+            turn.outbox.push(port.id(), idx);
+            receivers += 1;
+        }
+        shared.totals.sent += receivers * segments;
+        let outcome = if layout.dst.is_group() {
+            self.gateway_input(at, idx, layout, turn, shared, now)
+        } else {
+            Outcome::Ignored
+        };
+        match outcome {
+            Outcome::Ignored if receivers == 0 => shared.totals.consumed += segments,
+            Outcome::Ignored => shared.totals.copied += (receivers - 1) * segments,
+            Outcome::Consumed => {
+                shared.totals.copied += receivers * segments;
+                shared.totals.consumed += segments;
+            }
+            Outcome::Dropped(reason) => {
+                shared.totals.copied += receivers * segments;
+                return Err(reason);
+            }
+        }
+        Ok(())
+    }
+
+    fn gateway_input(
+        &mut self,
+        at: usize,
+        idx: FrameIdx,
+        layout: &Layout,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) -> Outcome {
+        let asker = Asker { port: &mut self.ports[at], mac: layout.src, frame: idx };
+        self.gateway.input(asker, layout, turn, shared, now)
+    }
+
+    /// Forgets stations that have been silent for too long; when the next one is due.
+    pub fn expire(&mut self, now: Time) -> Option<Time> {
+        self.stations.expire(now);
+        self.stations.next_expiry()
+    }
+
+    /// When the next station is due to be forgotten, at the earliest.
+    pub fn next_expiry(&self) -> Option<Time> {
+        self.stations.next_expiry()
+    }
+
+    /// At most `limit` stations behind `after`.
+    pub fn stations(&self, after: Option<(u16, MacAddr)>, limit: usize, now: Time) -> Vec<FdbRow> {
+        self.stations.page(after, limit, now)
+    }
+
+    /// What all ports have seen, and what was dropped of those that left.
+    pub fn counters(&self) -> Answer {
+        let ports = self.ports.iter().map(|port| port.counters().clone()).collect();
+        Answer::Counters { ports, departed: self.departed.clone() }
+    }
+
+    /// Counts what a port was sent.
+    pub fn count_tx(&mut self, port: PortId, frames: u64, bytes: u64) {
+        if let Some(at) = self.find(port) {
+            self.ports[at].count_tx(frames, bytes);
+        }
+    }
+
+    /// Counts what the IO edge lost of a port's frames.
+    pub fn count_drop(&mut self, port: PortId, reason: DropReason, frames: u64) {
+        match self.find(port) {
+            Some(at) => self.ports[at].count_drop(reason, frames),
+            None => self.departed.add(reason, frames),
+        }
+    }
+
+    fn find(&self, port: PortId) -> Option<usize> {
+        self.ports.binary_search_by_key(&port, Port::id).ok()
+    }
+}
+
+/// Whether a bridge keeps a group address to its own link (IEEE 802.1D, table 7-10). The first of them, of the spanning tree,
+/// passes: as the Linux bridge does where it runs no such protocol itself, so that a loop of guests' bridges finds itself.
+fn is_reserved(dst: MacAddr) -> bool {
+    dst.0[..5] == [0x01, 0x80, 0xc2, 0x00, 0x00] && (0x01..=0x0f).contains(&dst.0[5])
+}

@@ -1,0 +1,136 @@
+//! One port as its network sees it: whose it is, what it may call itself, and what it has seen.
+
+use std::time::Duration;
+
+use crate::command::{PortCounters, PortSpec};
+use crate::drops::{DropCounts, DropReason};
+use crate::guard::Identity;
+use crate::ids::{NodeId, PortId, Time};
+
+/// ICMP errors a port may provoke at once.
+const ERROR_BURST: u32 = 50;
+
+/// One more ICMP error is allowed after this span: 100 a second.
+const ERROR_INTERVAL: Duration = Duration::from_millis(10);
+
+/// A limit on how often something may happen: a burst, and a steady rate after it. It holds no timer: what has accrued is
+/// reckoned when it is asked for.
+#[derive(Debug)]
+pub struct TokenBucket {
+    tokens: u32,
+    burst: u32,
+    interval: Duration,
+    filled: Time,
+}
+
+impl TokenBucket {
+    /// A full bucket of `burst`, which gains one each `interval`.
+    pub fn new(burst: u32, interval: Duration) -> TokenBucket {
+        TokenBucket { tokens: burst, burst, interval, filled: Time::ZERO }
+    }
+
+    /// Takes one; false where there is none.
+    pub fn take(&mut self, now: Time) -> bool {
+        let gained = now.since(self.filled).as_nanos() / self.interval.as_nanos();
+        if gained >= u128::from(self.burst - self.tokens) {
+            self.tokens = self.burst;
+            self.filled = now;
+        } else if let Ok(gained) = u32::try_from(gained) {
+            self.tokens += gained;
+            self.filled = self.filled + self.interval * gained;
+        }
+        let allowed = self.tokens > 0;
+        self.tokens -= u32::from(allowed);
+        allowed
+    }
+}
+
+/// A port within its network.
+#[derive(Debug)]
+pub struct Port {
+    id: PortId,
+    node: NodeId,
+    identity: Identity,
+    counters: PortCounters,
+    errors: TokenBucket,
+}
+
+impl Port {
+    /// A port that has seen nothing yet.
+    pub fn new(spec: PortSpec) -> Port {
+        Port {
+            id: spec.id,
+            node: spec.node,
+            identity: Identity::new(spec.mac, &spec.addresses),
+            counters: PortCounters {
+                port: spec.id,
+                rx_frames: 0,
+                rx_bytes: 0,
+                tx_frames: 0,
+                tx_bytes: 0,
+                drops: DropCounts::default(),
+            },
+            errors: TokenBucket::new(ERROR_BURST, ERROR_INTERVAL),
+        }
+    }
+
+    /// Its handle.
+    pub fn id(&self) -> PortId {
+        self.id
+    }
+
+    /// Whose it is.
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// What the endpoint behind it may call itself.
+    pub fn identity(&self) -> &Identity {
+        &self.identity
+    }
+
+    /// What it has seen.
+    pub fn counters(&self) -> &PortCounters {
+        &self.counters
+    }
+
+    /// Counts frames that came in.
+    pub fn count_rx(&mut self, frames: u64, bytes: u64) {
+        self.counters.rx_frames += frames;
+        self.counters.rx_bytes += bytes;
+    }
+
+    /// Counts frames that went out.
+    pub fn count_tx(&mut self, frames: u64, bytes: u64) {
+        self.counters.tx_frames += frames;
+        self.counters.tx_bytes += bytes;
+    }
+
+    /// Counts frames that went no further.
+    pub fn count_drop(&mut self, reason: DropReason, frames: u64) {
+        self.counters.drops.add(reason, frames);
+    }
+
+    /// Whether one more ICMP error may be sent to this port; counts it.
+    pub fn may_send_error(&mut self, now: Time) -> bool {
+        self.errors.take(now)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn bucket_allows_its_burst_then_its_rate() {
+        let mut bucket = TokenBucket::new(3, Duration::from_millis(10));
+        let at = |ms: u64| Time(ms * 1_000_000);
+        let taken = |bucket: &mut TokenBucket, ms| (0..9).filter(|_| bucket.take(at(ms))).count();
+        assert_eq!(taken(&mut bucket, 0), 3);
+        assert_eq!(taken(&mut bucket, 9), 0);
+        assert_eq!(taken(&mut bucket, 10), 1);
+        assert_eq!(taken(&mut bucket, 35), 2);
+        assert_eq!(taken(&mut bucket, 40), 1, "what was left of an interval is kept");
+        assert_eq!(taken(&mut bucket, 1_000_000), 3);
+    }
+}
