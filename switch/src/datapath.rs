@@ -16,7 +16,6 @@ use portolan_dhcp::dns::zone::{Directory, HostKey, ZoneKey};
 
 use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query};
 use crate::drops::{DropCounts, DropReason};
-use crate::frame::FrameIdx;
 use crate::gateway::dns_tcp::Pool;
 use crate::ids::{NetworkId, NodeId, PortId, Time};
 use crate::network::Network;
@@ -125,10 +124,9 @@ impl Datapath {
 
     /// Takes a batch: all frames that the turn holds, received on `port` in this order.
     pub fn handle_batch(&mut self, port: PortId, turn: &mut Turn<'_, '_>, now: Time) {
-        let received = u16::try_from(turn.frames.len()).expect("FRAMES_MAX fits");
         let Some(network) = place(&self.places, port).and_then(|id| find(&mut self.networks, id))
         else {
-            for idx in (0..received).map(FrameIdx) {
+            for idx in turn.frames.indices() {
                 let segments = turn.frames.get(idx).segments();
                 self.shared.totals.received += segments;
                 self.shared.totals.dropped += segments;
@@ -136,9 +134,7 @@ impl Datapath {
             }
             return;
         };
-        for idx in (0..received).map(FrameIdx) {
-            network.receive(port, idx, turn, &mut self.shared, now);
-        }
+        network.handle_batch(port, turn, &mut self.shared, now);
         if let Some(due) = network.next_expiry() {
             self.ageing = Some(self.ageing.map_or(due, |at| at.min(due)));
         }

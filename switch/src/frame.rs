@@ -177,6 +177,11 @@ impl<'a> FrameTable<'a> {
         self.frames.len()
     }
 
+    /// The names of all frames there are now, in order. Frames made later are not among them.
+    pub fn indices(&self) -> impl Iterator<Item = FrameIdx> + use<> {
+        (0..u16::try_from(self.frames.len()).expect("FRAMES_MAX fits")).map(FrameIdx)
+    }
+
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.frames.is_empty()

@@ -62,6 +62,11 @@ impl Identity {
         identity
     }
 
+    /// Its hardware address.
+    pub fn mac(&self) -> MacAddr {
+        self.mac
+    }
+
     fn check_arp(&self, arp: &[u8], is_rarp: bool) -> Result<(), DropReason> {
         let Some((message, _)) = arp.split_first_chunk::<28>() else {
             return Err(DropReason::Malformed);
@@ -95,6 +100,9 @@ impl Identity {
     }
 
     fn check_v6(&self, source: Ipv6Addr, ip: &Ip, frame: &[u8]) -> Result<(), DropReason> {
+        if self.v6.is_empty() {
+            return Err(DropReason::GuardIpv6);
+        }
         let discovery = self.check_icmpv6(source, ip, frame)?;
         if self.v6.contains(&source) || (source.is_unspecified() && discovery) {
             Ok(())

@@ -21,6 +21,9 @@ use crate::offload;
 use crate::port::Port;
 use crate::turn::Turn;
 
+/// Stations in one page of an answer.
+const PAGE_MAX: usize = 4096;
+
 /// Where a frame goes.
 enum Verdict {
     /// To one port.
@@ -79,25 +82,33 @@ impl Network {
         let port = self.ports.remove(at);
         self.departed.merge(&port.counters().drops);
         self.stations.remove_port(id);
+        // Where two endpoints share an address, it leads to the one that is left.
+        if self.guard {
+            for port in &self.ports {
+                self.stations.set_static(port.identity().mac(), port.id());
+            }
+        }
     }
 
-    /// Takes one frame that `port` sent.
-    pub(crate) fn receive(
+    /// Takes all frames that the turn holds: `port` sent them, in this order. Panics where the port is not here.
+    pub(crate) fn handle_batch(
         &mut self,
         port: PortId,
-        idx: FrameIdx,
         turn: &mut Turn<'_, '_>,
         shared: &mut Shared,
         now: Time,
     ) {
         let at = self.find(port).expect("the datapath knows a port's network");
-        let frame = turn.frames.get(idx);
-        let segments = frame.segments();
-        self.ports[at].count_rx(segments, offload::wire_bytes(frame.bytes().len(), &frame.offload));
-        shared.totals.received += segments;
-        if let Err(reason) = self.walk(at, idx, segments, turn, shared, now) {
-            self.ports[at].count_drop(reason, segments);
-            shared.totals.dropped += segments;
+        for idx in turn.frames.indices() {
+            let frame = turn.frames.get(idx);
+            let segments = frame.segments();
+            let bytes = offload::wire_bytes(frame.bytes().len(), &frame.offload);
+            self.ports[at].count_rx(segments, bytes);
+            shared.totals.received += segments;
+            if let Err(reason) = self.walk(at, idx, segments, turn, shared, now) {
+                self.ports[at].count_drop(reason, segments);
+                shared.totals.dropped += segments;
+            }
         }
     }
 
@@ -244,7 +255,7 @@ impl Network {
 
     /// At most `limit` stations behind `after`.
     pub fn stations(&self, after: Option<(u16, MacAddr)>, limit: usize, now: Time) -> Vec<FdbRow> {
-        self.stations.page(after, limit, now)
+        self.stations.page(after, limit.min(PAGE_MAX), now)
     }
 
     /// What all ports have seen, and what was dropped of those that left.

@@ -6,7 +6,7 @@ use crate::headers::Ip;
 use super::Call;
 use super::dns::PORT;
 use super::dns_tcp::{Arrival, ConnectionId};
-use super::reply::Packet;
+use super::reply::{IPV6_LEN, Packet};
 
 /// Bytes of a TCP header without options.
 const HEADER_LEN: usize = 20;
@@ -59,6 +59,10 @@ impl Call<'_, '_, '_> {
         self.verify(ip)?;
         if segment.to != PORT || segment.from == 0 {
             self.reset(ip, &segment)?;
+            return Err(DropReason::GatewayUnserved);
+        }
+        // No client sends extension headers here; the stack behind need not cope with them.
+        if ip.src.is_ipv6() && ip.l4 != ip.l3 + IPV6_LEN {
             return Err(DropReason::GatewayUnserved);
         }
         let arrival = Arrival {
