@@ -324,16 +324,9 @@ mod tests {
         assert_eq!(whole.src, IpAddr::from([10, 0, 0, 1]));
         assert_eq!(whole.dst, IpAddr::from([10, 0, 0, 2]));
         assert_eq!(with(&|h| h[0] = 0x46).unwrap().unwrap().l4, 38);
-        let wrong: [&dyn Fn(&mut [u8; 20]); 6] = [
-            &|h| h[0] = 0x65,
-            &|h| h[0] = 0x44,
-            &|h| h[0] = 0x48,
-            &|h| h[3] = 19,
-            &|h| h[3] = 36,
-            &|h| h[3] = 0,
-        ];
-        for (number, change) in wrong.iter().enumerate() {
-            assert_eq!(with(change), Err(DropReason::Malformed), "{number}");
+        for (at, byte) in [(0, 0x65), (0, 0x44), (0, 0x48), (3, 19), (3, 36), (3, 0)] {
+            let broken = with(&|header| header[at] = byte);
+            assert_eq!(broken, Err(DropReason::Malformed), "{at} {byte}");
         }
     }
 

@@ -3,6 +3,8 @@
 //! The core is [`datapath::Datapath`]. It opens nothing, reads no clock and draws no randomness of its own, so that a poll
 //! loop, a simulator or a fuzzer drive the same code. Without the feature `io` this crate is that core alone.
 
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
+
 pub mod checksum;
 pub mod command;
 pub mod datapath;
@@ -19,3 +21,6 @@ pub mod outbox;
 pub mod port;
 pub mod segment;
 pub mod turn;
+
+#[cfg(test)]
+mod testbed;
