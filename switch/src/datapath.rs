@@ -308,3 +308,6 @@ fn slot<T>(table: &mut Vec<Option<T>>, handle: u32) -> &mut Option<T> {
     }
     &mut table[at]
 }
+
+#[cfg(test)]
+mod tests;

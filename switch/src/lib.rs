@@ -15,6 +15,8 @@ pub mod gateway;
 pub mod guard;
 pub mod headers;
 pub mod ids;
+#[cfg(feature = "io")]
+pub mod io;
 pub mod network;
 pub mod offload;
 pub mod outbox;

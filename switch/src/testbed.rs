@@ -1,0 +1,303 @@
+//! A datapath on a bench: networks and ports by number, frames in by port, frames out by port, virtual time.
+//!
+//! Every batch ends with the balance of frames checked.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep};
+use ipnet::IpNet;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use crate::command::{Answer, Command, HostSpec, NetworkSpec, PortCounters, PortSpec, Query};
+use crate::datapath::Datapath;
+use crate::drops::DropReason;
+use crate::frame::{Frame, FrameTable, HEADROOM, Offload, VlanTag};
+use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
+use crate::outbox::Outbox;
+use crate::turn::Turn;
+
+/// The gateway's addresses on every network of the bench.
+pub const GATEWAY_V4: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
+pub const GATEWAY_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+pub const GATEWAY_MAC: MacAddr = MacAddr([0x02, 0, 0, 0, 0, 1]);
+
+/// The hardware address of the endpoint at a port.
+pub fn mac(port: u32) -> MacAddr {
+    MacAddr([0x02, 0, 0, 0, 1, u8::try_from(port).unwrap()])
+}
+
+/// The addresses of the endpoint at a port, in the subnets of the gateway's.
+pub fn v4(port: u32) -> Ipv4Addr {
+    Ipv4Addr::from_bits(u32::from(GATEWAY_V4) + 0x100 + port)
+}
+
+pub fn v6(port: u32) -> Ipv6Addr {
+    Ipv6Addr::from_bits(u128::from(GATEWAY_V6) + 0x100 + u128::from(port))
+}
+
+/// A frame as a wire would deliver it.
+#[derive(Clone, Debug, Default)]
+pub struct Sent {
+    pub bytes: Vec<u8>,
+    pub offload: Offload,
+    pub vlan: Option<VlanTag>,
+}
+
+impl From<Vec<u8>> for Sent {
+    fn from(bytes: Vec<u8>) -> Sent {
+        Sent { bytes, ..Sent::default() }
+    }
+}
+
+pub struct Bench {
+    pub datapath: Datapath,
+    pub now: Time,
+    pub arena: usize,
+    random: ChaCha8Rng,
+    commits: u64,
+}
+
+impl Bench {
+    /// A bench with nothing on it.
+    pub fn bare() -> Bench {
+        Bench {
+            datapath: Datapath::new(7),
+            now: Time(1_000_000_000),
+            arena: 1 << 18,
+            random: ChaCha8Rng::seed_from_u64(7),
+            commits: 0,
+        }
+    }
+
+    /// Network 0 with ports 1 to `ports`, each of a node of its own.
+    pub fn new(guard: bool, ports: u32) -> Bench {
+        let mut bench = Bench::bare();
+        bench.network(0, guard);
+        (1..=ports).for_each(|port| bench.port(port, 0));
+        bench
+    }
+
+    pub fn apply(&mut self, command: Command) {
+        self.datapath.apply(command, self.now);
+        self.commits += 1;
+        self.datapath.apply(Command::Commit(self.commits), self.now);
+    }
+
+    pub fn network(&mut self, id: u32, guard: bool) {
+        let gateways = vec![
+            IpNet::new(GATEWAY_V4.into(), 16).unwrap(),
+            IpNet::new(GATEWAY_V6.into(), 64).unwrap(),
+        ];
+        self.apply(Command::CreateNetwork(NetworkSpec {
+            id: NetworkId(id),
+            zone: Some(format!("net{id}")),
+            mac: GATEWAY_MAC,
+            gateways,
+            mtu: 1500,
+            guard,
+        }));
+    }
+
+    pub fn port(&mut self, id: u32, network: u32) {
+        self.port_with(id, network, vec![v4(id).into(), v6(id).into()]);
+    }
+
+    pub fn port_with(&mut self, id: u32, network: u32, addresses: Vec<IpAddr>) {
+        self.apply(Command::AttachPort(PortSpec {
+            id: PortId(id),
+            network: NetworkId(network),
+            node: NodeId(id),
+            mac: mac(id),
+            addresses,
+        }));
+    }
+
+    /// Gives the node of a port a name on network 0, which all nodes see.
+    pub fn host(&mut self, node: u32, name: &str) {
+        self.apply(Command::SetHost(HostSpec {
+            network: NetworkId(0),
+            node: NodeId(node),
+            names: vec![name.into()],
+            addresses: vec![v4(node).into(), v6(node).into()],
+        }));
+        self.apply(Command::SetView { node: NodeId(node), networks: vec![NetworkId(0)] });
+    }
+
+    /// Sends one frame; what comes out, in order.
+    pub fn send(&mut self, port: u32, frame: impl Into<Sent>) -> Vec<(u32, Vec<u8>)> {
+        self.batch(port, vec![frame.into()])
+    }
+
+    /// Sends frames in one batch; what comes out, in order.
+    pub fn batch(&mut self, port: u32, frames: Vec<Sent>) -> Vec<(u32, Vec<u8>)> {
+        self.turn(frames, |datapath, turn, now| datapath.handle_batch(PortId(port), turn, now))
+    }
+
+    /// Lets `span` pass, and does what is due at its end.
+    pub fn pass(&mut self, span: Duration) -> Vec<(u32, Vec<u8>)> {
+        self.now = self.now + span;
+        self.turn(Vec::new(), |datapath, turn, now| datapath.handle_timeout(turn, now))
+    }
+
+    fn turn(
+        &mut self,
+        frames: Vec<Sent>,
+        call: impl FnOnce(&mut Datapath, &mut Turn<'_, '_>, Time),
+    ) -> Vec<(u32, Vec<u8>)> {
+        let mut arena = vec![0xaa; self.arena];
+        let mut slots: Vec<Vec<u8>> =
+            frames.iter().map(|sent| [&[0; HEADROOM][..], &sent.bytes].concat()).collect();
+        let mut table = FrameTable::new(&mut arena);
+        for (slot, sent) in slots.iter_mut().zip(&frames) {
+            let mut frame = Frame::new(slot, HEADROOM, sent.bytes.len());
+            frame.offload = sent.offload;
+            frame.vlan = sent.vlan;
+            table.push(frame);
+        }
+        let mut outbox = Outbox::default();
+        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, random: &mut self.random };
+        call(&mut self.datapath, &mut turn, self.now);
+        let totals = self.datapath.totals();
+        assert!(totals.balanced(), "{totals:?}");
+        let out = outbox.entries().iter();
+        out.map(|(port, idx)| (port.0, table.get(*idx).bytes().to_vec())).collect()
+    }
+
+    pub fn counters(&self, port: u32) -> PortCounters {
+        for network in 0..4 {
+            let counters = Query::Counters(NetworkId(network));
+            if let Answer::Counters { ports, .. } = self.datapath.query(&counters, self.now)
+                && let Some(found) = ports.into_iter().find(|row| row.port == PortId(port))
+            {
+                return found;
+            }
+        }
+        panic!("port {port} is on no network");
+    }
+
+    /// What was dropped of a port's frames: all that was, in order.
+    pub fn drops(&self, port: u32) -> Vec<(DropReason, u64)> {
+        self.counters(port).drops.nonzero().collect()
+    }
+
+    /// Sends a frame that is to be dropped for `reason`, and for nothing else.
+    #[track_caller]
+    pub fn refuses(&mut self, port: u32, frame: impl Into<Sent>, reason: DropReason) {
+        let before = self.counters(port);
+        let out = self.send(port, frame);
+        assert_eq!(out, vec![], "{reason:?}");
+        let mut expected = before.drops;
+        expected.add(reason, 1);
+        let struck: Vec<_> = self.counters(port).drops.nonzero().collect();
+        assert_eq!(struck, expected.nonzero().collect::<Vec<_>>());
+    }
+}
+
+/// The receivers of what came out.
+pub fn receivers(out: &[(u32, Vec<u8>)]) -> Vec<u32> {
+    out.iter().map(|(port, _)| *port).collect()
+}
+
+/// A frame without meaning.
+pub fn plain(dst: MacAddr, src: MacAddr) -> Vec<u8> {
+    raw(dst, src, 0x88b5, &[1, 2, 3, 4])
+}
+
+/// A frame of any kind.
+pub fn raw(dst: MacAddr, src: MacAddr, kind: u16, payload: &[u8]) -> Vec<u8> {
+    [&dst.0[..], &src.0, &kind.to_be_bytes(), payload].concat()
+}
+
+/// The start of a packet to be; ends with `.udp(..)` and the like.
+pub fn packet(
+    dst_mac: MacAddr,
+    src_mac: MacAddr,
+    src: IpAddr,
+    dst: IpAddr,
+) -> PacketBuilderStep<IpHeaders> {
+    let builder = PacketBuilder::ethernet2(src_mac.0, dst_mac.0);
+    builder.ip(match (src, dst) {
+        (IpAddr::V4(src), IpAddr::V4(dst)) => {
+            let header = Ipv4Header {
+                source: src.octets(),
+                destination: dst.octets(),
+                time_to_live: 255,
+                ..Ipv4Header::default()
+            };
+            IpHeaders::Ipv4(header, Default::default())
+        }
+        (IpAddr::V6(src), IpAddr::V6(dst)) => {
+            let header = Ipv6Header {
+                source: src.octets(),
+                destination: dst.octets(),
+                hop_limit: 255,
+                ..Ipv6Header::default()
+            };
+            IpHeaders::Ipv6(header, Default::default())
+        }
+        _ => panic!("two families in one packet"),
+    })
+}
+
+/// A UDP datagram from the endpoint at `port` to the gateway's hardware address.
+pub fn datagram(port: u32, dst: IpAddr, to: u16, payload: &[u8]) -> Vec<u8> {
+    let src = if dst.is_ipv4() { v4(port).into() } else { v6(port).into() };
+    let mut frame = Vec::new();
+    packet(GATEWAY_MAC, mac(port), src, dst).udp(4000, to).write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// An ARP message over Ethernet for IPv4.
+pub fn arp(
+    dst: MacAddr,
+    src: MacAddr,
+    operation: u16,
+    sender: (MacAddr, Ipv4Addr),
+    target: (MacAddr, Ipv4Addr),
+) -> Vec<u8> {
+    let body = [
+        &[0, 1, 8, 0, 6, 4][..],
+        &operation.to_be_bytes(),
+        &sender.0.0,
+        &sender.1.octets(),
+        &target.0.0,
+        &target.1.octets(),
+    ];
+    raw(dst, src, 0x0806, &body.concat())
+}
+
+/// An ICMPv6 message: type and all behind the checksum.
+pub fn icmpv6(
+    dst_mac: MacAddr,
+    src_mac: MacAddr,
+    src: Ipv6Addr,
+    dst: Ipv6Addr,
+    kind: u8,
+    body: &[u8],
+) -> Vec<u8> {
+    let (head, payload) = body.split_first_chunk::<4>().unwrap();
+    let mut frame = Vec::new();
+    packet(dst_mac, src_mac, src.into(), dst.into())
+        .icmpv6_raw(kind, 0, *head)
+        .write(&mut frame, payload)
+        .unwrap();
+    frame
+}
+
+/// The body of a neighbor solicitation or advertisement, with a link-layer address option of kind `option`.
+pub fn neighbor(flags: u8, target: Ipv6Addr, option: Option<(u8, MacAddr)>) -> Vec<u8> {
+    let option = option.map(|(kind, mac)| [&[kind, 1][..], &mac.0].concat()).unwrap_or_default();
+    [&[flags, 0, 0, 0][..], &target.octets(), &option].concat()
+}
+
+/// The group that hears solicitations for an address, and its hardware address.
+pub fn solicited_node(address: Ipv6Addr) -> (MacAddr, Ipv6Addr) {
+    let [.., a, b, c] = address.octets();
+    let group = Ipv6Addr::from_bits(
+        u128::from(Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0))
+            | u128::from(u32::from_be_bytes([0, a, b, c])),
+    );
+    (MacAddr([0x33, 0x33, 0xff, a, b, c]), group)
+}
