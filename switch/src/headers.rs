@@ -184,11 +184,10 @@ fn ipv6(frame: &[u8], l3: usize) -> Option<Ip> {
     let header: [u8; IPV6_LEN] = bytes_at(frame, l3)?;
     let payload = usize::from(u16::from_be_bytes([header[4], header[5]]));
     let fits = payload <= frame.len() - l3 - IPV6_LEN;
-    // Without a length there is no room for the hop-by-hop options: this is a jumbogram.
-    let jumbo = payload == 0 && header[6] == 0;
-    if header[0] >> 4 != 6 || jumbo || !fits {
+    if header[0] >> 4 != 6 || !fits {
         return None;
     }
+    // A jumbogram's length is 0, which leaves no room for the hop-by-hop options it must have: the walk refuses it.
     let end = l3 + IPV6_LEN + payload;
     let behind = extensions(frame.get(..end)?, header[6], l3 + IPV6_LEN)?;
     let address = |at: usize| bytes_at::<16>(&header, at).map(|a| IpAddr::V6(Ipv6Addr::from(a)));
