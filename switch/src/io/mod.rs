@@ -9,6 +9,8 @@ mod neck;
 pub mod packet;
 mod port_io;
 mod ring;
+#[cfg(test)]
+mod tests;
 
 pub use dataplane::Dataplane;
 pub use neck::{Down, Handle, Up};

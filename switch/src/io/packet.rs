@@ -31,10 +31,10 @@ const RESERVE: usize = 192;
 /// Where a frame starts in its slot: the header and address (52 bytes) and the 16 bytes the kernel keeps for a link-layer
 /// header, rounded up to 16 (80); the reserve and the virtio_net_hdr; less the Ethernet header, which is laid before that
 /// point.
-const FRAME_AT: usize = 80 + RESERVE + VNET_LEN - 14;
+pub(super) const FRAME_AT: usize = 80 + RESERVE + VNET_LEN - 14;
 
 /// Where what is lent out of a slot starts: behind the kernel's header and behind what is kept for an heir.
-const BODY_AT: usize = 128;
+pub(super) const BODY_AT: usize = 128;
 
 const _: () = assert!(FRAME_AT - BODY_AT >= HEADROOM);
 
@@ -64,7 +64,7 @@ pub struct Received {
 #[derive(Debug)]
 pub struct PacketWire {
     socket: Arc<OwnedFd>,
-    ring: Ring,
+    pub(super) ring: Ring,
     /// The slot read next.
     next: u32,
     /// How many slots before `next` are taken and not given back.

@@ -171,6 +171,16 @@ impl Ring {
         self.mark_byte(slot).store(MARK, Ordering::Release);
     }
 
+    /// Whether the frame of the slot has been taken, provided that the slot is filled.
+    pub(super) fn is_marked(&self, slot: u32) -> bool {
+        self.mark_byte(slot).load(Ordering::Acquire) == MARK
+    }
+
+    /// The slot read next, as noted for an heir.
+    pub(super) fn stored_next(&self) -> u32 {
+        self.next_word().load(Ordering::SeqCst)
+    }
+
     /// Notes, for an heir, which slot is read next.
     pub(super) fn store_next(&self, slot: u32) {
         self.next_word().store(slot, Ordering::SeqCst);
@@ -184,14 +194,13 @@ impl Ring {
     /// Finds the place of a new owner: gives back what the one before had taken, and returns the slot to read next and
     /// how many frames were lost with it. Fails where slot 0 holds no index of this ring.
     pub(super) fn take_over(&self) -> io::Result<(u32, u32)> {
-        let stored = self.next_word().load(Ordering::SeqCst);
+        let stored = self.stored_next();
         if stored >= self.shape.slots {
             let text =
                 format!("slot 0 names slot {stored} of {}: not a ring of ours", self.shape.slots);
             return Err(io::Error::new(io::ErrorKind::InvalidData, text));
         }
-        let is_taken =
-            |slot| self.is_filled(slot) && self.mark_byte(slot).load(Ordering::Acquire) == MARK;
+        let is_taken = |slot| self.is_filled(slot) && self.is_marked(slot);
         let taken = takeover(self.shape.slots, stored, is_taken);
         let next = (taken.first + taken.count) % self.shape.slots;
         // Should this process die half-way, the next heir finds the rest marked as before.

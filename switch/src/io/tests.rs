@@ -1,0 +1,496 @@
+//! The edge on real wires. Each test runs again in a user and network namespace of its own, so that it needs no privilege and
+//! its traffic stays there: two veth pairs, whose switch ends are served and at whose guest ends it plays the guests.
+
+use std::io::{Read, Write};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::process::{Child, Command as Process, Stdio};
+use std::sync::mpsc;
+use std::time::{Duration, Instant};
+
+use libc::c_int;
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::{Rng, SeedableRng};
+
+use super::packet::{self, BODY_AT, FRAME_AT, PacketWire};
+use super::*;
+use crate::command::{Answer, Command, NetworkSpec, PortCounters, PortSpec, Query};
+use crate::drops::DropReason;
+use crate::frame::FrameTable;
+use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
+
+const INSIDE: &str = "PORTOLAN_TEST_INSIDE";
+const OWNER_OF: &str = "PORTOLAN_TEST_OWNER_OF";
+const NETWORK: NetworkId = NetworkId(0);
+const SMALL: RingShape = RingShape { slots: 64, slot_bytes: 2048, block_bytes: 65536 };
+
+/// Runs `body` in namespaces of its own: this very test, started again there.
+fn alone(test: &str, body: fn()) {
+    if std::env::var_os(INSIDE).is_some() {
+        body();
+        return;
+    }
+    let exe = std::env::current_exe().unwrap();
+    let name = format!("io::tests::{test}");
+    let status = Process::new("unshare")
+        .args(["--user", "--map-root-user", "--net"])
+        .arg(exe)
+        .args([&name, "--exact", "--nocapture"])
+        .env(INSIDE, "1")
+        .status()
+        .unwrap();
+    assert!(status.success(), "{test} failed inside its namespace");
+}
+
+fn ip(words: &str) {
+    let status = Process::new("ip").args(words.split_whitespace()).status().unwrap();
+    assert!(status.success(), "ip {words}");
+}
+
+/// Two wires: guests' ends g0 and g1, switch ends s0 and s1. Nothing but the test speaks on them.
+fn wires() {
+    std::fs::write("/proc/sys/net/ipv6/conf/default/disable_ipv6", "1").unwrap();
+    for i in 0..2 {
+        ip(&format!("link add g{i} type veth peer name s{i}"));
+        ip(&format!("link set g{i} up"));
+        ip(&format!("link set s{i} up"));
+    }
+}
+
+fn index(name: &str) -> u32 {
+    std::fs::read_to_string(format!("/sys/class/net/{name}/ifindex"))
+        .ok()
+        .and_then(|text| text.trim().parse().ok())
+        .unwrap_or_else(|| {
+            let name = std::ffi::CString::new(name).unwrap();
+            // SAFETY: `name` is a C string.
+            unsafe { libc::if_nametoindex(name.as_ptr()) }
+        })
+}
+
+fn bare_socket() -> OwnedFd {
+    // SAFETY: socket takes no pointers, and a fresh descriptor is nobody else's.
+    unsafe {
+        let fd = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
+        assert!(fd >= 0, "socket: {}", std::io::Error::last_os_error());
+        OwnedFd::from_raw_fd(fd)
+    }
+}
+
+fn open(name: &str, shape: RingShape) -> PacketWire {
+    PacketWire::open(bare_socket(), index(name), shape).unwrap()
+}
+
+fn mac(end: u8) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 0, end])
+}
+
+/// A frame from one guest to the other that bears a number.
+fn numbered(from: u8, to: u8, number: u64, len: usize) -> Vec<u8> {
+    let mut frame = vec![0; len];
+    frame[..6].copy_from_slice(&mac(to).0);
+    frame[6..12].copy_from_slice(&mac(from).0);
+    frame[12..14].copy_from_slice(&[0x88, 0xb5]);
+    frame[14..22].copy_from_slice(&number.to_be_bytes());
+    frame
+}
+
+fn number(frame: &[u8]) -> u64 {
+    u64::from_be_bytes(frame[14..22].try_into().unwrap())
+}
+
+/// A guest's end, for sending and receiving what it is told to.
+struct Guest {
+    wire: PacketWire,
+    arena: Vec<u8>,
+}
+
+impl Guest {
+    fn new(name: &str, slots: u32) -> Guest {
+        Guest { wire: open(name, RingShape { slots, ..SMALL }), arena: Vec::new() }
+    }
+
+    fn send(&self, frame: &[u8]) -> std::io::Result<()> {
+        let bytes = [&[0; 10], frame].concat();
+        // SAFETY: the kernel reads `bytes` to its length.
+        let sent = unsafe {
+            libc::send(self.wire.socket().as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0)
+        };
+        if sent < 0 { Err(std::io::Error::last_os_error()) } else { Ok(()) }
+    }
+
+    /// What has arrived, each with its tag.
+    fn receive(&mut self) -> Vec<(Option<u16>, Vec<u8>)> {
+        let mut frames = FrameTable::new(&mut self.arena);
+        self.wire.receive(64, &mut frames);
+        let all = (0..frames.len()).map(|i| {
+            let frame = frames.get(crate::frame::FrameIdx(i as u16));
+            (frame.vlan.map(|tag| tag.tci), frame.bytes().to_vec())
+        });
+        let all = all.collect();
+        drop(frames);
+        self.wire.release();
+        all
+    }
+
+    /// Waits for one frame at least.
+    fn wait(&mut self) -> Vec<(Option<u16>, Vec<u8>)> {
+        let started = Instant::now();
+        loop {
+            let frames = self.receive();
+            if !frames.is_empty() {
+                return frames;
+            }
+            assert!(started.elapsed() < Duration::from_secs(5), "nothing arrived");
+            readable(self.wire.socket(), 100);
+        }
+    }
+}
+
+fn readable(socket: BorrowedFd<'_>, timeout_ms: c_int) -> bool {
+    let mut watched = libc::pollfd { fd: socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+    // SAFETY: the kernel writes to the one entry.
+    unsafe { libc::poll(&raw mut watched, 1, timeout_ms) == 1 }
+}
+
+/// A dataplane with one network, and a way to wait for what comes up.
+struct Bench {
+    handle: Handle,
+    told: mpsc::Receiver<()>,
+}
+
+impl Bench {
+    /// Serves these two wires as ports 0 and 1 of one network.
+    fn new(wires: [PacketWire; 2]) -> Bench {
+        let (tell, told) = mpsc::channel();
+        let handle = Dataplane::spawn(7, Box::new(move || drop(tell.send(())))).unwrap();
+        let bench = Bench { handle, told };
+        bench.command(Command::CreateNetwork(NetworkSpec {
+            id: NETWORK,
+            zone: None,
+            mac: mac(9),
+            gateways: Vec::new(),
+            mtu: 1500,
+            guard: false,
+        }));
+        for i in 0..2 {
+            let (id, node) = (PortId(i), NodeId(i));
+            let spec =
+                PortSpec { id, network: NETWORK, node, mac: mac(i as u8), addresses: Vec::new() };
+            bench.command(Command::AttachPort(spec));
+        }
+        bench.command(Command::Commit(1));
+        for (i, wire) in wires.into_iter().enumerate() {
+            bench.send(Down::Open(PortId(i as u32), Port::Packet(wire)));
+        }
+        bench
+    }
+
+    fn send(&self, message: Down) {
+        assert!(self.handle.send(message).is_ok(), "there is room");
+    }
+
+    fn command(&self, command: Command) {
+        self.send(Down::Command(command));
+    }
+
+    /// The next message that is no event.
+    fn next(&self) -> Up {
+        loop {
+            match self.handle.receive() {
+                Some(Up::Event(_)) => {}
+                Some(up) => return up,
+                None => self.told.recv_timeout(Duration::from_secs(5)).expect("something comes up"),
+            }
+        }
+    }
+
+    fn counters(&self, port: u32) -> PortCounters {
+        self.send(Down::Query(1, Query::Counters(NETWORK)));
+        match self.next() {
+            Up::Answer(1, Answer::Counters { ports, .. }) => {
+                ports.into_iter().find(|row| row.port == PortId(port)).unwrap()
+            }
+            other => panic!("not an answer: {other:?}"),
+        }
+    }
+
+    /// Waits until that many frames of a port were dropped for that reason.
+    fn wait_for_drops(&self, port: u32, reason: DropReason, frames: u64) {
+        let started = Instant::now();
+        while self.counters(port).drops.get(reason) != frames {
+            assert!(started.elapsed() < Duration::from_secs(5), "{:?}", self.counters(port).drops);
+        }
+    }
+}
+
+#[test]
+fn kernel_keeps_what_an_heir_needs() {
+    alone("kernel_keeps_what_an_heir_needs", || {
+        wires();
+        let guest = Guest::new("g0", 64);
+        let mut wire = open("s0", SMALL);
+        let mut arena = [];
+        for round in 0..3 * u64::from(SMALL.slots) {
+            guest.send(&numbered(0, 1, round, 1514)).unwrap();
+            let slot = (round % u64::from(SMALL.slots)) as u32;
+            assert!(wire.ring.is_filled(slot));
+            assert!(
+                !wire.ring.is_marked(slot),
+                "filling a slot clears the mark of the round before"
+            );
+            assert_eq!(usize::from(wire.ring.header(slot).tp_mac), FRAME_AT);
+            let mut frames = FrameTable::new(&mut arena);
+            assert!(!wire.receive(1, &mut frames).more || frames.len() == 1);
+            assert_eq!(number(frames.get(crate::frame::FrameIdx(0)).bytes()), round);
+            drop(frames);
+            assert!(wire.ring.is_marked(slot));
+            assert_eq!(
+                wire.ring.stored_next(),
+                (slot + 1) % SMALL.slots,
+                "the kernel leaves the reserve alone"
+            );
+            wire.release();
+        }
+        const { assert!(BODY_AT < FRAME_AT) };
+    });
+}
+
+#[test]
+fn frames_cross_with_their_tags() {
+    alone("frames_cross_with_their_tags", || {
+        wires();
+        let (mut a, mut b) = (Guest::new("g0", 64), Guest::new("g1", 64));
+        let bench = Bench::new([open("s0", packet::SHAPE), open("s1", packet::SHAPE)]);
+        a.send(&numbered(0, 1, 5, 200)).unwrap();
+        assert_eq!(b.wait(), [(None, numbered(0, 1, 5, 200))]);
+        b.send(&numbered(1, 0, 6, 1514)).unwrap();
+        assert_eq!(a.wait(), [(None, numbered(1, 0, 6, 1514))]);
+        let mut tagged = numbered(0, 1, 7, 100);
+        tagged.splice(12..12, [0x81, 0x00, 0x20, 0x05]);
+        a.send(&tagged).unwrap();
+        assert_eq!(b.wait(), [(Some(0x2005), numbered(0, 1, 7, 100))]);
+        assert_eq!(bench.counters(1).tx_frames, 2);
+    });
+}
+
+#[test]
+fn refused_frames_are_counted_by_name_and_hold_up_nobody() {
+    alone("refused_frames_are_counted_by_name_and_hold_up_nobody", || {
+        wires();
+        for name in ["g0", "s0"] {
+            ip(&format!("link set {name} mtu 9000"));
+        }
+        let (a, mut b) = (Guest::new("g0", 64), Guest::new("g1", 64));
+        let bench = Bench::new([open("s0", SMALL), open("s1", SMALL)]);
+        a.send(&numbered(0, 1, 1, 8000)).unwrap();
+        bench.wait_for_drops(0, DropReason::Truncated, 1);
+        ip("link set g1 mtu 1000");
+        a.send(&numbered(0, 1, 2, 1400)).unwrap();
+        bench.wait_for_drops(1, DropReason::TxTooBig, 1);
+        ip("link set s1 down");
+        a.send(&numbered(0, 1, 3, 100)).unwrap();
+        bench.wait_for_drops(1, DropReason::TxDown, 1);
+        ip("link set s1 up");
+        a.send(&numbered(0, 1, 4, 100)).unwrap();
+        assert_eq!(
+            b.wait(),
+            [(None, numbered(0, 1, 4, 100))],
+            "a device that was down is no death"
+        );
+    });
+}
+
+#[test]
+fn full_ring_is_counted() {
+    alone("full_ring_is_counted", || {
+        wires();
+        let (a, wire) = (Guest::new("g0", 64), open("s0", SMALL));
+        for i in 0..u64::from(SMALL.slots) + 10 {
+            a.send(&numbered(0, 1, i, 100)).unwrap();
+        }
+        let bench = Bench::new([wire, open("s1", SMALL)]);
+        // The loss is told with the next frame that finds room.
+        let started = Instant::now();
+        while bench.counters(0).drops.get(DropReason::RingOverflow) == 0 {
+            assert!(started.elapsed() < Duration::from_secs(5));
+            a.send(&numbered(0, 1, 0, 100)).unwrap();
+        }
+        assert_eq!(bench.counters(0).drops.get(DropReason::RingOverflow), 10);
+    });
+}
+
+#[test]
+fn dead_wire_is_drained_told_and_given_back() {
+    alone("dead_wire_is_drained_told_and_given_back", || {
+        wires();
+        let (a, mut b) = (Guest::new("g0", 64), Guest::new("g1", 64));
+        let wire = open("s0", SMALL);
+        for i in 0..20 {
+            a.send(&numbered(0, 1, i, 100)).unwrap();
+        }
+        ip("link del s0");
+        let bench = Bench::new([wire, open("s1", SMALL)]);
+        assert!(matches!(bench.next(), Up::Died { port: PortId(0), .. }));
+        let mut numbers = Vec::new();
+        while numbers.len() < 20 {
+            numbers.extend(b.wait().iter().map(|(_, frame)| number(frame)));
+        }
+        assert_eq!(numbers, (0..20).collect::<Vec<u64>>());
+        bench.send(Down::Close(PortId(0)));
+        match bench.next() {
+            Up::Closed(PortId(0), Port::Packet(wire)) => assert!(wire.is_gone()),
+            other => panic!("not given back: {other:?}"),
+        }
+        b.send(&numbered(1, 0, 1, 100)).unwrap();
+        bench.wait_for_drops(0, DropReason::TxDown, 1);
+    });
+}
+
+#[test]
+fn wire_that_goes_while_served_is_told_once() {
+    alone("wire_that_goes_while_served_is_told_once", || {
+        wires();
+        let bench = Bench::new([open("s0", SMALL), open("s1", SMALL)]);
+        ip("link set s1 down");
+        ip("link set s1 up");
+        ip("link del g0");
+        assert!(matches!(bench.next(), Up::Died { port: PortId(0), .. }));
+        assert_eq!(bench.counters(1).drops.nonzero().count(), 0, "and nothing else came up");
+    });
+}
+
+#[test]
+fn takeover_after_sigkill_neither_repeats_nor_reorders() {
+    if let Ok(fds) = std::env::var(OWNER_OF) {
+        own(&fds);
+    }
+    alone("takeover_after_sigkill_neither_repeats_nor_reorders", || {
+        wires();
+        let shape = RingShape { slots: 32, ..SMALL };
+        let wires = [open("s0", shape), open("s1", shape)];
+        let fds: Vec<OwnedFd> =
+            wires.iter().map(|w| w.socket().try_clone_to_owned().unwrap()).collect();
+        drop(wires);
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let sender = scope.spawn(|| {
+                pin(0);
+                let guest = Guest::new("g0", 64);
+                let mut sent = 0;
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    sent += 1;
+                    guest.send(&numbered(0, 1, sent, 100)).unwrap();
+                    // Bursts of a few ring lengths, so that takeovers meet empty, part-filled and full rings.
+                    if sent % 256 == 0 {
+                        std::thread::sleep(Duration::from_micros(sent % 1024));
+                    }
+                }
+                sent
+            });
+            let received = receive_across_kills(&fds);
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            let sent = sender.join().unwrap();
+            println!("{KILLS} kills, {received} of {sent} frames arrived, each once and in order");
+        });
+    });
+}
+
+const KILLS: u64 = 300;
+
+/// Kills one owner of the wires after the other while frames arrive at the second guest, whose numbers must rise.
+fn receive_across_kills(fds: &[OwnedFd]) -> u64 {
+    let mut guest = Guest::new("g1", 8192);
+    let mut random = ChaCha8Rng::seed_from_u64(1);
+    let (mut last, mut received) = (0, 0);
+    let mut check = |guest: &mut Guest| {
+        let mut fresh = 0;
+        for (_, frame) in guest.receive() {
+            assert!(number(&frame) > last, "{} after {last}", number(&frame));
+            last = number(&frame);
+            fresh += 1;
+        }
+        received += fresh;
+        fresh
+    };
+    for kill in 0..=KILLS {
+        let mut owner = spawn_owner(fds);
+        let started = Instant::now();
+        // What an owner before has sent is all here; so the next frame is this one's.
+        while check(&mut guest) == 0 {
+            assert!(
+                started.elapsed() < Duration::from_secs(10),
+                "nothing arrives after kill {kill}"
+            );
+        }
+        let until = Instant::now() + Duration::from_micros(u64::from(random.next_u32() % 4000));
+        while Instant::now() < until {
+            check(&mut guest);
+        }
+        owner.kill().unwrap();
+        owner.wait().unwrap();
+        while check(&mut guest) > 0 {}
+    }
+    received
+}
+
+/// Starts this test again as the process that owns the wires. It dies with its standard input.
+fn spawn_owner(fds: &[OwnedFd]) -> Child {
+    let numbers: Vec<String> = fds.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
+    for fd in fds {
+        // SAFETY: changes a flag of a descriptor of ours: the child shall inherit it.
+        unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFD, 0) };
+    }
+    let mut child = Process::new(std::env::current_exe().unwrap())
+        .args([
+            "io::tests::takeover_after_sigkill_neither_repeats_nor_reorders",
+            "--exact",
+            "--nocapture",
+        ])
+        .env(OWNER_OF, numbers.join(","))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .spawn()
+        .unwrap();
+    child.stdin.as_mut().unwrap().flush().unwrap();
+    child
+}
+
+/// The child's part: adopts the wires and serves them until it is killed.
+fn own(fds: &str) -> ! {
+    pin(1);
+    let shape = RingShape { slots: 32, ..SMALL };
+    let wires = fds.split(',').map(|fd| {
+        let fd: RawFd = fd.parse().unwrap();
+        // SAFETY: the parent left this descriptor to us, and names it once.
+        PacketWire::adopt(unsafe { OwnedFd::from_raw_fd(fd) }, shape).unwrap()
+    });
+    let wires: Vec<PacketWire> = wires.collect();
+    let _bench = Bench::new(wires.try_into().unwrap());
+    let _ = std::io::stdin().read(&mut [0]);
+    std::process::exit(0);
+}
+
+/// Ties this thread, and those it starts, to one processor: veth keeps frames in order on one, not across two.
+fn pin(cpu: usize) {
+    // SAFETY: a cpu_set_t is plain data, and the kernel reads it to its size.
+    unsafe {
+        let mut set: libc::cpu_set_t = std::mem::zeroed();
+        libc::CPU_SET(cpu, &mut set);
+        // Fails where there is one processor only, and then there is nothing to tie.
+        libc::sched_setaffinity(0, size_of::<libc::cpu_set_t>(), &raw const set);
+    }
+}
+
+#[test]
+fn noise_in_place_of_an_index_is_refused() {
+    alone("noise_in_place_of_an_index_is_refused", || {
+        wires();
+        let wire = open("s0", SMALL);
+        wire.ring.store_next(SMALL.slots);
+        let copy = wire.socket().try_clone_to_owned().unwrap();
+        assert!(PacketWire::adopt(copy, SMALL).is_err());
+        let copy = wire.socket().as_fd().try_clone_to_owned().unwrap();
+        let other = RingShape { slots: 32, ..SMALL };
+        assert!(PacketWire::adopt(copy, other).is_err(), "the shape must be the ring's own");
+    });
+}
