@@ -1,1 +1,14 @@
-//! placeholder
+//! The simulator: whole topologies of hosts in virtual time, on the real switch.
+//!
+//! [`world::World`] drives a [`portolan_switch::datapath::Datapath`] as the IO edge does, with [`guest::Guest`]s, which are
+//! smoltcp hosts, at the far ends of [`wire::Wire`]s. Nothing in it reads a clock or draws chance but from its seed. The
+//! scenarios are this crate's tests.
+
+pub mod checks;
+pub mod coalesce;
+pub mod guest;
+pub mod model;
+pub mod packet;
+pub mod scene;
+pub mod wire;
+pub mod world;

@@ -1,0 +1,112 @@
+//! Networks and endpoints as most scenarios want them, told apart by small numbers.
+//!
+//! Network `n` has the gateway 10.n.0.1/24, fd00:n::1/64 and the zone `netN`; its endpoint `h` has 10.n.0.h, fd00:n::h and
+//! the hardware address 02:0a:00:0n:00:0h.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
+
+use crate::guest::GuestSpec;
+use crate::world::{PortOptions, World};
+
+/// The IPv4 address of host `h` of network `n`.
+pub fn v4(n: u32, h: u32) -> IpAddr {
+    Ipv4Addr::from(0x0a00_0000 | n << 16 | h).into()
+}
+
+/// The IPv6 address of host `h` of network `n`.
+pub fn v6(n: u32, h: u32) -> IpAddr {
+    Ipv6Addr::from(0xfd00 << 112 | u128::from(n) << 96 | u128::from(h)).into()
+}
+
+/// The hardware address of host `h` of network `n`.
+pub fn mac(n: u32, h: u32) -> MacAddr {
+    let ([_, _, n1, n0], [_, _, h1, h0]) = (n.to_be_bytes(), h.to_be_bytes());
+    MacAddr([0x02, 0x0a, n1, n0, h1, h0])
+}
+
+/// Network `n`.
+pub fn network(n: u32, guard: bool) -> NetworkSpec {
+    let (IpAddr::V4(gateway4), IpAddr::V6(gateway6)) = (v4(n, 1), v6(n, 1)) else {
+        unreachable!("one of each family");
+    };
+    NetworkSpec {
+        id: NetworkId(n),
+        zone: Some(format!("net{n}")),
+        mac: mac(n, 1),
+        gateways: vec![
+            IpNet::V4(Ipv4Net::new(gateway4, 24).expect("a prefix")),
+            IpNet::V6(Ipv6Net::new(gateway6, 64).expect("a prefix")),
+        ],
+        mtu: 1500,
+        guard,
+    }
+}
+
+/// Endpoint `h` of network `n`: a node of its own, on the port of that number.
+pub fn endpoint(n: u32, h: u32, port: u32) -> PortSpec {
+    PortSpec {
+        id: PortId(port),
+        network: NetworkId(n),
+        node: NodeId(port),
+        mac: mac(n, h),
+        addresses: vec![v4(n, h), v6(n, h)],
+    }
+}
+
+/// The host that sits at an endpoint of a network.
+pub fn guest(spec: &PortSpec, network: &NetworkSpec, offloads: bool) -> GuestSpec {
+    let prefix_of = |address: &IpAddr| {
+        let net = network.gateways.iter().find(|net| net.contains(address));
+        (*address, net.map_or(64, IpNet::prefix_len))
+    };
+    GuestSpec {
+        mac: spec.mac,
+        addresses: spec.addresses.iter().map(prefix_of).collect(),
+        gateways: network.gateways.iter().map(IpNet::addr).collect(),
+        mtu: usize::from(network.mtu),
+        offloads,
+    }
+}
+
+/// The names of endpoint `h` of network `n`.
+pub fn names(n: u32, spec: &PortSpec, names: &[&str]) -> HostSpec {
+    HostSpec {
+        network: NetworkId(n),
+        node: spec.node,
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+        addresses: spec.addresses.clone(),
+    }
+}
+
+impl World {
+    /// Makes network `n`.
+    pub fn lan(&mut self, n: u32, guard: bool) -> NetworkSpec {
+        let spec = network(n, guard);
+        self.apply([Command::CreateNetwork(spec.clone())]);
+        spec
+    }
+
+    /// A host joins as endpoint `h` of network `n`, on a port whose number is `100 n + h`.
+    pub fn join(&mut self, n: u32, h: u32, offloads: bool) -> PortId {
+        let spec = endpoint(n, h, 100 * n + h);
+        let network = self.model.networks[&NetworkId(n)].clone();
+        self.plug_guest(spec.id, &guest(&spec, &network, offloads), PortOptions::default());
+        let view = Command::SetView { node: spec.node, networks: vec![spec.network] };
+        let id = spec.id;
+        self.apply([Command::AttachPort(spec), view]);
+        id
+    }
+
+    /// The scenario itself joins as endpoint `h` of network `n`, on a port whose number is `100 n + h`.
+    pub fn tap(&mut self, n: u32, h: u32, offloads: bool) -> PortId {
+        let spec = endpoint(n, h, 100 * n + h);
+        self.plug_tap(spec.id, PortOptions { offloads, ..PortOptions::default() });
+        let id = spec.id;
+        self.apply([Command::AttachPort(spec)]);
+        id
+    }
+}
