@@ -6,8 +6,12 @@
 //! sleeps for ever.
 //!
 //! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and as long as the
-//! list is not empty the loop does not sleep. A port whose descriptor reports an error is served to the end of its ring first;
-//! then it is asked whether its device is gone or merely down.
+//! list is not empty the loop does not sleep.
+//!
+//! A port whose descriptor reports an error is served to the end of its ring first; then it is asked whether its device is
+//! gone or merely down. The kernel reports a device's end once, as it goes down, and only later forgets it: so a port that
+//! was down is asked again, ever more seldom and for two seconds or so. A device that goes after a longer time down is seen by
+//! the control side, or by the next frame sent to it.
 
 use std::io;
 use std::time::Duration;
@@ -37,6 +41,12 @@ const READY_MAX: usize = 256;
 /// Room for the frames that the core makes in one turn.
 const ARENA_BYTES: usize = 256 * 1024;
 
+/// How soon a port that reported an error is asked again whether its device is gone; each time after that, twice as long.
+const RECHECK_FIRST: Duration = Duration::from_millis(2);
+
+/// Nor does it take longer than this from one time to the next: then the device is merely down.
+const RECHECK_LAST: Duration = Duration::from_millis(1024);
+
 /// The token of the waker; no port has it.
 const WAKER: Token = Token(usize::MAX);
 
@@ -51,6 +61,13 @@ struct Rx {
     dead: bool,
 }
 
+/// A port whose device was down when it was asked, and is asked again.
+struct Doubt {
+    port: PortId,
+    due: Time,
+    wait: Duration,
+}
+
 /// The thread that owns the core and all open ports.
 pub struct Dataplane {
     core: Datapath,
@@ -58,6 +75,10 @@ pub struct Dataplane {
     tx: Vec<Option<Tx>>,
     /// Ports that may have frames, each once, in the order they are served.
     ready: Vec<PortId>,
+    /// Each port once at most.
+    doubts: Vec<Doubt>,
+    /// Ports that could not be sent to in this pass because their device is not there.
+    absent: Vec<PortId>,
     poll: Poll,
     neck: Neck,
     outbox: Outbox,
@@ -78,6 +99,8 @@ impl Dataplane {
                 rx: Vec::new(),
                 tx: Vec::new(),
                 ready: Vec::new(),
+                doubts: Vec::new(),
+                absent: Vec::new(),
                 poll,
                 neck,
                 outbox: Outbox::default(),
@@ -104,6 +127,7 @@ impl Dataplane {
                 self.serve(port, now);
             }
             self.fire_timers(now);
+            self.recheck(now);
             self.report();
         }
     }
@@ -113,7 +137,9 @@ impl Dataplane {
         let timeout = if !self.ready.is_empty() || !self.neck.may_sleep() {
             Some(Duration::ZERO)
         } else {
-            self.core.poll_timeout().map(|due| due.since(clock::now()))
+            let doubts = self.doubts.iter().map(|doubt| doubt.due);
+            let due = doubts.chain(self.core.poll_timeout()).min();
+            due.map(|due| due.since(clock::now()))
         };
         let polled = self.poll.poll(events, timeout);
         self.neck.awake();
@@ -123,7 +149,12 @@ impl Dataplane {
             Err(error) => panic!("waiting for frames: {error}"),
         }
         for event in events.iter().filter(|event| event.token() != WAKER) {
-            self.note_ready(PortId(event.token().0 as u32), event.is_error());
+            let id = PortId(event.token().0 as u32);
+            if event.is_error() {
+                // Whatever was known of it before, it is asked from the start.
+                self.doubts.retain(|doubt| doubt.port != id);
+            }
+            self.note_ready(id, event.is_error());
         }
     }
 
@@ -188,6 +219,7 @@ impl Dataplane {
         // Fails only where registering failed; the descriptor then is in no set to be taken out of.
         let _ = self.poll.registry().deregister(&mut SourceFd(&rx.port.raw_fd()));
         self.ready.retain(|other| *other != id);
+        self.doubts.retain(|doubt| doubt.port != id);
         self.neck.hand_up(Up::Closed(id, rx.port));
     }
 
@@ -205,15 +237,46 @@ impl Dataplane {
         let mut turn =
             Turn { frames: &mut frames, outbox: &mut self.outbox, random: &mut self.random };
         self.core.handle_batch(id, &mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
         drop(frames);
         rx.port.release();
         rx.ready = received.more;
         if received.more {
             self.ready.push(id);
-        } else if std::mem::take(&mut rx.suspect) && !rx.dead && rx.port.is_gone() {
+        } else if std::mem::take(&mut rx.suspect) {
+            self.look_into(id, now);
+        }
+    }
+
+    /// Tells of a port whose device is gone, its ring being empty; doubts one whose device may only be down.
+    fn look_into(&mut self, id: PortId, now: Time) {
+        let Some(rx) = entry(&mut self.rx, id).filter(|rx| !rx.dead) else { return };
+        let doubt = self.doubts.iter().find(|doubt| doubt.port == id);
+        let asked_enough = doubt.is_some_and(|doubt| doubt.wait > RECHECK_LAST);
+        let is_new = doubt.is_none();
+        let gone = rx.port.is_gone();
+        if gone || asked_enough {
+            self.doubts.retain(|doubt| doubt.port != id);
+        } else if is_new {
+            self.doubts.push(Doubt { port: id, due: now + RECHECK_FIRST, wait: RECHECK_FIRST });
+        }
+        if gone {
             rx.dead = true;
             self.neck.hand_up(Up::Died { port: id, error: "the wire's device is gone".to_owned() });
+        }
+    }
+
+    /// Has the doubtful ports whose time has come served once more, and so looked into; and those whose device was absent.
+    fn recheck(&mut self, now: Time) {
+        let mut due = Vec::new();
+        for doubt in self.doubts.iter_mut().filter(|doubt| doubt.due <= now) {
+            doubt.wait *= 2;
+            doubt.due = now + doubt.wait;
+            due.push(doubt.port);
+        }
+        due.append(&mut self.absent);
+        for port in due {
+            self.note_ready(port, true);
         }
     }
 
@@ -225,7 +288,7 @@ impl Dataplane {
         let mut turn =
             Turn { frames: &mut frames, outbox: &mut self.outbox, random: &mut self.random };
         self.core.handle_timeout(&mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
     }
 
     /// Hands up what happened.
@@ -245,7 +308,13 @@ fn entry<T>(table: &mut [Option<T>], id: PortId) -> Option<&mut T> {
 }
 
 /// Sends what a turn put in the outbox, each port's frames together and in order, and counts what became of them.
-fn flush(outbox: &mut Outbox, frames: &mut FrameTable<'_>, tx: &[Option<Tx>], core: &mut Datapath) {
+fn flush(
+    outbox: &mut Outbox,
+    frames: &mut FrameTable<'_>,
+    tx: &[Option<Tx>],
+    core: &mut Datapath,
+    absent: &mut Vec<PortId>,
+) {
     outbox.group_by_port();
     for (_, idx) in outbox.entries() {
         settle_tag(frames.get_mut(*idx));
@@ -258,6 +327,9 @@ fn flush(outbox: &mut Outbox, frames: &mut FrameTable<'_>, tx: &[Option<Tx>], co
         };
         for run in all.chunks(BATCH_MAX) {
             let sent = tx.send(run, frames);
+            if sent.device_absent {
+                absent.push(id);
+            }
             if sent.frames > 0 {
                 core.count_tx(id, sent.frames, sent.bytes);
             }

@@ -72,6 +72,8 @@ pub(super) struct Sent {
     pub frames: u64,
     /// Bytes.
     pub bytes: u64,
+    /// The kernel knew no device to send to.
+    pub device_absent: bool,
     /// One reason for each frame that was refused.
     pub refused: ArrayVec<DropReason, BATCH_MAX>,
 }
@@ -121,6 +123,7 @@ impl Tx {
                     from += count;
                 }
                 Err(error) => {
+                    sent.device_absent |= error.raw_os_error() == Some(libc::ENXIO);
                     sent.refused.push(refusal(&error));
                     from += 1;
                 }
