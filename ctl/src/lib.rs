@@ -1,3 +1,8 @@
 //! The control plane: what is wanted, how it is kept, and how it comes to be.
 
 pub mod api;
+pub mod daemon;
+pub mod namespace;
+pub mod paths;
+pub mod store;
+pub mod topology;

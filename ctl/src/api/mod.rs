@@ -1,3 +1,5 @@
 //! The API of the daemon: its types, shared by both sides, the server and the client.
 
+pub mod client;
+pub mod server;
 pub mod types;

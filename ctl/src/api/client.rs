@@ -1,0 +1,275 @@
+//! The client side of the API.
+//!
+//! One request is one connection, made on a runtime of the calling thread, so that no thread outlives a call and the process
+//! may fork afterwards. A daemon is started where none answers.
+
+use std::io::Read;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use http_body_util::{BodyExt, Full};
+use hyper::body::{Bytes, Incoming};
+use hyper::{Method, Request, Response};
+use hyper_util::rt::TokioIo;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
+use crate::api::types::{ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail};
+use crate::daemon::keeper;
+use crate::daemon::place::Place;
+use crate::namespace::channel;
+use crate::paths;
+
+/// How long a daemon may take to start.
+const START_MAX: Duration = Duration::from_secs(10);
+
+/// Why a verb failed: what the user reads, and what the process returns.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Failure {
+    /// One line: what failed, why, what to do.
+    pub message: String,
+    /// The exit code; 1 for a refusal.
+    pub code: i32,
+}
+
+impl Failure {
+    /// A refusal or a failed operation.
+    pub fn new(message: impl Into<String>) -> Failure {
+        Failure { message: message.into(), code: 1 }
+    }
+}
+
+/// A daemon that answered.
+#[derive(Clone, Debug)]
+pub struct Client {
+    api: PathBuf,
+}
+
+impl Client {
+    /// The daemon at `host`, at `$PORTOLAN_HOST`, or the user's own; the last is started where none answers.
+    pub fn open(host: Option<&Path>) -> Result<Client, Failure> {
+        if let Some(client) = Client::find(host)? {
+            return Ok(client);
+        }
+        start_daemon()?;
+        Client::find(None)?.ok_or_else(|| Failure::new("the daemon has started but does not answer"))
+    }
+
+    /// As [`Client::open`], but starts none. A named one that does not answer is a failure.
+    pub fn find(host: Option<&Path>) -> Result<Option<Client>, Failure> {
+        if paths::inside_node() {
+            return Err(Failure::new("this is a node: the daemon is out of its reach; run portolan on the host"));
+        }
+        let named = host.map(PathBuf::from).or_else(|| std::env::var_os("PORTOLAN_HOST").map(PathBuf::from));
+        if let Some(api) = named {
+            return match probe(&api) {
+                Ok(()) => Ok(Some(Client { api })),
+                Err(error) => Err(Failure::new(format!("no daemon answers at {}: {error}", api.display()))),
+            };
+        }
+        let written = Place::read(&paths::state_dir()).map(|place| place.socket);
+        let usual = paths::runtime_dir().join("api.sock");
+        let found = written.into_iter().chain([usual]).find(|api| probe(api).is_ok());
+        Ok(found.map(|api| Client { api }))
+    }
+
+    /// The daemon that serves `api`, without looking whether it answers.
+    pub fn at(api: &Path) -> Client {
+        Client { api: api.into() }
+    }
+
+    /// The API socket.
+    pub fn socket(&self) -> &Path {
+        &self.api
+    }
+
+    /// `GET path`.
+    pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::GET, path, Bytes::new())
+    }
+
+    /// `POST path` with a JSON body.
+    pub fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+        let body = serde_json::to_vec(body).map_err(|e| Failure::new(e.to_string()))?;
+        self.call(Method::POST, path, body.into())
+    }
+
+    /// `DELETE path`.
+    pub fn delete<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
+        self.call(Method::DELETE, path, Bytes::new())
+    }
+
+    /// Follows `GET path` as a stream of events until `each` returns false or the daemon ends.
+    pub fn events(&self, path: &str, each: &mut dyn FnMut(EventMessage) -> bool) -> Result<(), Failure> {
+        runtime()?.block_on(async {
+            let mut body = send(&self.api, Method::GET, path, Bytes::new()).await?.into_body();
+            let mut text = String::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?;
+                let Some(data) = frame.data_ref() else { continue };
+                text.push_str(&String::from_utf8_lossy(data));
+                while let Some(end) = text.find('\n') {
+                    let line: String = text.drain(..=end).collect();
+                    let Some(event) = line.strip_prefix("data:") else { continue };
+                    let event = serde_json::from_str(event.trim());
+                    if !each(event.map_err(|e| Failure::new(format!("a malformed event: {e}")))?) {
+                        return Ok(());
+                    }
+                }
+            }
+            Ok(())
+        })
+    }
+
+    /// Hands a process (its pidfd), or a network namespace, to the daemon, which wires it. Returns the node, its files of
+    /// /etc, and what the user should know.
+    pub fn create_node(
+        &self,
+        spec: &NodeCreate,
+        inside: BorrowedFd<'_>,
+    ) -> Result<(NodeDetail, EtcFiles, Vec<String>), Failure> {
+        let wires = self.api.with_file_name("wires.sock");
+        let socket = connect_wires(&wires)
+            .map_err(|e| Failure::new(format!("cannot reach the daemon at {}: {e}", wires.display())))?;
+        let lost = |e| Failure::new(format!("the daemon hung up: {e}; look at daemon.log in its state directory"));
+        channel::send(socket.as_fd(), spec, &[inside]).map_err(lost)?;
+        match channel::receive(socket.as_fd(), None).map_err(lost)?.0 {
+            NodeCreated::Ready { node, etc, warnings } => Ok((*node, etc, warnings)),
+            NodeCreated::Refused(refusal) => Err(Failure::new(refusal.message)),
+        }
+    }
+
+    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
+        runtime()?.block_on(async {
+            let response = send(&self.api, method, path, body).await?;
+            let body = response.into_body().collect().await;
+            let body = body.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?.to_bytes();
+            let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+            serde_json::from_slice(body).map_err(|e| Failure::new(format!("a malformed answer to {path}: {e}")))
+        })
+    }
+}
+
+/// One request; the response, or what the daemon said against it.
+async fn send(api: &Path, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
+    let lost = |e: &dyn std::fmt::Display| Failure::new(format!("no answer from the daemon at {}: {e}", api.display()));
+    let stream = tokio::net::UnixStream::connect(api).await.map_err(|e| lost(&e))?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;
+    tokio::spawn(connection);
+    let request = Request::builder()
+        .method(method)
+        .uri(path)
+        .header("Host", "portolan")
+        .header("Content-Type", "application/json")
+        .body(Full::new(body))
+        .map_err(|e| Failure::new(format!("{path}: {e}")))?;
+    let response = sender.send_request(request).await.map_err(|e| lost(&e))?;
+    if response.status().is_success() {
+        return Ok(response);
+    }
+    let status = response.status();
+    let body = response.into_body().collect().await.map_err(|e| lost(&e))?.to_bytes();
+    match serde_json::from_slice::<ErrorBody>(&body) {
+        Ok(refusal) => Err(Failure::new(refusal.message)),
+        Err(_) => Err(Failure::new(format!("the daemon answered {status} to {path}"))),
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    let built = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    built.map_err(|e| Failure::new(format!("cannot start: {e}")))
+}
+
+fn probe(api: &Path) -> std::io::Result<()> {
+    std::os::unix::net::UnixStream::connect(api).map(drop)
+}
+
+fn connect_wires(path: &Path) -> nix::Result<OwnedFd> {
+    let fd = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+    connect(std::os::fd::AsRawFd::as_raw_fd(&fd), &UnixAddr::new(path)?)?;
+    Ok(fd)
+}
+
+/// Starts the user's own daemon and waits until it answers. It outlives the caller's session.
+fn start_daemon() -> Result<(), Failure> {
+    let state = paths::state_dir();
+    paths::private_dir(&state).map_err(Failure::new)?;
+    let log = state.join("daemon.log");
+    eprintln!("portolan: no daemon answers; starting one (its log: {})", log.display());
+    let mut command = Command::new("/proc/self/exe");
+    command.arg0("portolan").arg("daemon").arg("--log").arg(&log).current_dir("/");
+    command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+    // SAFETY: between fork and exec only one system call is made.
+    unsafe {
+        command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
+    }
+    let mut child = command.spawn().map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))?;
+    leave_cgroup(child.id());
+    wait_until_it_answers(&mut child)
+}
+
+/// The daemon's standard error closes when it serves, or when it has said why it cannot.
+fn wait_until_it_answers(child: &mut Child) -> Result<(), Failure> {
+    let deadline = Instant::now() + START_MAX;
+    let said = child.stderr.take().map(|pipe| read_until(pipe, deadline)).unwrap_or_default();
+    while Instant::now() < deadline {
+        if Client::find(None)?.is_some() {
+            return Ok(());
+        }
+        // Another client may have started the daemon meanwhile: then that one will answer.
+        let ended = child.try_wait().ok().flatten();
+        if ended.is_some_and(|status| status.code() != Some(i32::from(keeper::ALREADY_SERVED))) {
+            break;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    let why = said.lines().next_back().unwrap_or("the daemon did not answer in time; look at its log");
+    Err(Failure::new(why.trim_start_matches("portolan: ")))
+}
+
+fn read_until(mut pipe: impl Read + AsFd, deadline: Instant) -> String {
+    let mut said = Vec::new();
+    let mut chunk = [0; 1024];
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let mut waiting = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
+        let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
+        if !matches!(poll(&mut waiting, left), Ok(1)) {
+            break;
+        }
+        match pipe.read(&mut chunk) {
+            Ok(0) | Err(_) => break,
+            Ok(n) => said.extend_from_slice(&chunk[..n]),
+        }
+    }
+    String::from_utf8_lossy(&said).into_owned()
+}
+
+/// Moves the daemon out of the caller's control groups, as far up as the caller may: a session's end must not take it along.
+fn leave_cgroup(pid: u32) {
+    let Ok(groups) = std::fs::read_to_string("/proc/self/cgroup") else { return };
+    for line in groups.lines() {
+        let mut fields = line.splitn(3, ':').skip(1);
+        let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
+        let root = if controllers.is_empty() {
+            ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].iter().map(PathBuf::from).find(|r| r.join("cgroup.procs").exists())
+        } else {
+            Some(Path::new("/sys/fs/cgroup").join(controllers.trim_start_matches("name=")))
+        };
+        let Some(root) = root else { continue };
+        let below = Path::new(path.trim_start_matches('/'));
+        let mut ancestors: Vec<&Path> = below.ancestors().skip(1).collect();
+        ancestors.reverse();
+        for ancestor in ancestors {
+            if std::fs::write(root.join(ancestor).join("cgroup.procs"), pid.to_string()).is_ok() {
+                break;
+            }
+        }
+    }
+}

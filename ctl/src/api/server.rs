@@ -1,0 +1,252 @@
+//! The server side of the API: HTTP/1.1 with JSON over a Unix socket, each route one call of the daemon.
+//!
+//! Whoever connects is checked before a byte is read: a guest's processes run under the user's uid on the same files, so only
+//! a peer of the daemon's own user namespace is served. Requests, headers and connections are bounded in size, number and
+//! time.
+
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
+use axum::http::StatusCode;
+use axum::response::sse::{Event, Sse};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Router, extract::FromRequest, extract::FromRequestParts};
+use futures_util::{Stream, StreamExt, stream};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::service::TowerToHyperService;
+use serde::{Deserialize, Serialize};
+use tokio::net::UnixListener;
+use tokio::sync::Semaphore;
+use tokio_stream::wrappers::BroadcastStream;
+
+use crate::api::types::*;
+use crate::daemon::Daemon;
+use crate::namespace::user;
+use crate::topology::{Refusal, RefusalKind};
+
+/// Connections served at a time; more wait to be accepted.
+const CONNECTIONS_MAX: usize = 256;
+
+/// A client has this long to send its headers.
+const HEADERS_MAX: Duration = Duration::from_secs(10);
+
+/// Largest body of a request, bytes.
+const BODY_MAX: usize = 1 << 20;
+
+/// Longest wait that `stop` may ask for, seconds.
+const STOP_MAX: u64 = 3600;
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+            RefusalKind::NotFound => StatusCode::NOT_FOUND,
+            RefusalKind::Conflict => StatusCode::CONFLICT,
+            RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(ErrorBody { message: self.message })).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Refusal {
+        Refusal { kind: RefusalKind::Invalid, message: rejection.body_text() }
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Refusal {
+        Refusal { kind: RefusalKind::Invalid, message: rejection.body_text() }
+    }
+}
+
+/// A JSON body; a bad one is refused as everything else is.
+#[derive(FromRequest)]
+#[from_request(via(Json), rejection(Refusal))]
+struct Body<T>(T);
+
+/// The query part of a path; a bad one is refused as everything else is.
+#[derive(FromRequestParts)]
+#[from_request(via(Query), rejection(Refusal))]
+struct Asked<T>(T);
+
+type Answer<T> = Result<Json<T>, Refusal>;
+type Daemons = State<Arc<Daemon>>;
+
+#[derive(Deserialize)]
+#[serde(default)]
+struct Flags {
+    force: bool,
+    all: bool,
+    t: u64,
+    since: Option<i64>,
+}
+
+impl Default for Flags {
+    fn default() -> Flags {
+        Flags { force: false, all: false, t: 10, since: None }
+    }
+}
+
+/// `POST /v1/networks/prune`
+#[derive(Deserialize, Serialize, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Prune {
+    /// Only networks that bear all these labels, each `K` or `K=V`.
+    pub labels: Vec<String>,
+}
+
+/// Its answer.
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Pruned {
+    /// Names of the networks that are gone.
+    pub networks_deleted: Vec<String>,
+}
+
+/// `POST /v1/nodes/{name}/rename`
+#[derive(Deserialize, Serialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rename {
+    /// The new name.
+    pub name: String,
+}
+
+/// All routes.
+pub fn router(daemon: Arc<Daemon>) -> Router {
+    Router::new()
+        .route("/v1/info", get(async |State(d): Daemons| Json(d.info().await)))
+        .route("/v1/version", get(version))
+        .route("/v1/events", get(events))
+        .route("/v1/networks", get(networks).post(network_create))
+        .route("/v1/networks/prune", post(network_prune))
+        .route("/v1/networks/{name}", get(network).delete(network_remove))
+        .route("/v1/networks/{name}/connect", post(connect))
+        .route("/v1/networks/{name}/disconnect", post(disconnect))
+        .route("/v1/networks/{name}/fdb", get(async |State(d): Daemons, Path(n): Path<String>| answer(d.fdb(&n).await)))
+        .route("/v1/networks/{name}/drops", get(async |State(d): Daemons, Path(n): Path<String>| answer(d.drops(&n).await)))
+        .route("/v1/networks/{name}/names", get(async |State(d): Daemons, Path(n): Path<String>| answer(d.names(&n).await)))
+        .route("/v1/nodes", get(nodes))
+        .route("/v1/nodes/{name}", get(node).delete(node_remove))
+        .route("/v1/nodes/{name}/detach", post(detach))
+        .route("/v1/nodes/{name}/stop", post(stop))
+        .route("/v1/nodes/{name}/rename", post(rename))
+        .route("/v1/nodes/{name}/exited", post(exited))
+        .fallback(async || refusal(RefusalKind::NotFound, "there is no such path in this API; see /v1/info"))
+        .layer(DefaultBodyLimit::max(BODY_MAX))
+        .with_state(daemon)
+}
+
+/// Serves the API until the process ends.
+pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
+    let service = TowerToHyperService::new(router(daemon));
+    let places = Arc::new(Semaphore::new(CONNECTIONS_MAX));
+    loop {
+        let Ok(place) = Arc::clone(&places).acquire_owned().await else { return };
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of descriptors, most likely: what is there must end before more can begin.
+                eprintln!("portolan: cannot accept a connection: {error}");
+                tokio::time::sleep(Duration::from_millis(100)).await;
+                continue;
+            }
+        };
+        if !user::same_user_namespace(&stream) {
+            continue;
+        }
+        let service = service.clone();
+        tokio::spawn(async move {
+            let mut http = hyper::server::conn::http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(HEADERS_MAX).max_buf_size(64 * 1024);
+            // A connection that ends badly is the client's affair.
+            let _ = http.serve_connection(TokioIo::new(stream), service).await;
+            drop(place);
+        });
+    }
+}
+
+fn refusal(kind: RefusalKind, message: &str) -> Refusal {
+    Refusal { kind, message: message.into() }
+}
+
+fn answer<T>(result: Result<T, Refusal>) -> Answer<T> {
+    result.map(Json)
+}
+
+async fn version() -> Json<BTreeMap<&'static str, &'static str>> {
+    Json(BTreeMap::from([("Version", env!("CARGO_PKG_VERSION")), ("ApiVersion", "1")]))
+}
+
+async fn networks(State(daemon): Daemons) -> Json<Vec<NetworkDetail>> {
+    Json(daemon.networks().await)
+}
+
+async fn network(State(daemon): Daemons, Path(name): Path<String>) -> Answer<NetworkDetail> {
+    answer(daemon.network(&name).await)
+}
+
+async fn network_create(State(daemon): Daemons, Body(spec): Body<NetworkCreate>) -> Result<Response, Refusal> {
+    let made = daemon.create_network(&spec).await?;
+    Ok((StatusCode::CREATED, Json(made)).into_response())
+}
+
+async fn network_remove(State(daemon): Daemons, Path(name): Path<String>, Asked(flags): Asked<Flags>) -> Answer<()> {
+    answer(daemon.remove_network(&name, flags.force).await)
+}
+
+async fn network_prune(State(daemon): Daemons, Body(prune): Body<Prune>) -> Answer<Pruned> {
+    answer(daemon.prune_networks(&prune.labels).await.map(|networks_deleted| Pruned { networks_deleted }))
+}
+
+async fn connect(State(daemon): Daemons, Path(name): Path<String>, Body(asked): Body<ConnectRequest>) -> Answer<Vec<String>> {
+    answer(daemon.connect(&name, &asked.container, asked.endpoint_config).await)
+}
+
+async fn disconnect(State(daemon): Daemons, Path(name): Path<String>, Body(asked): Body<DisconnectRequest>) -> Answer<()> {
+    answer(daemon.disconnect(&name, &asked.container, asked.force).await)
+}
+
+async fn nodes(State(daemon): Daemons, Asked(flags): Asked<Flags>) -> Json<Vec<NodeSummary>> {
+    Json(daemon.nodes(flags.all).await)
+}
+
+async fn node(State(daemon): Daemons, Path(name): Path<String>) -> Answer<NodeDetail> {
+    answer(daemon.node(&name).await)
+}
+
+async fn node_remove(State(daemon): Daemons, Path(name): Path<String>, Asked(flags): Asked<Flags>) -> Answer<()> {
+    answer(daemon.remove_node(&name, flags.force).await)
+}
+
+async fn detach(State(daemon): Daemons, Path(name): Path<String>) -> Answer<()> {
+    answer(daemon.detach(&name).await)
+}
+
+async fn stop(State(daemon): Daemons, Path(name): Path<String>, Asked(flags): Asked<Flags>) -> Answer<()> {
+    answer(daemon.stop_node(&name, Duration::from_secs(flags.t.min(STOP_MAX))).await)
+}
+
+async fn rename(State(daemon): Daemons, Path(name): Path<String>, Body(to): Body<Rename>) -> Answer<()> {
+    answer(daemon.rename(&name, &to.name).await)
+}
+
+async fn exited(State(daemon): Daemons, Path(name): Path<String>, Body(how): Body<NodeExited>) -> Answer<()> {
+    answer(daemon.exited(&name, how.exit_code).await)
+}
+
+async fn events(
+    State(daemon): Daemons,
+    Asked(flags): Asked<Flags>,
+) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
+    let (past, live) = daemon.events.listen(flags.since);
+    // A listener that lags loses the oldest; it is told by the gap in the times.
+    let live = BroadcastStream::new(live).filter_map(async |event| event.ok());
+    let all = stream::iter(past).chain(live);
+    Sse::new(all.map(|event| Ok(Event::default().json_data(event).unwrap_or_default())))
+}

@@ -1,0 +1,140 @@
+//! How an endpoint is written on the command line: `--network NET[,ip=..,ip6=..,mac-address=..,alias=..,gw-priority=..,driver-opt=K=V]`.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::str::FromStr;
+
+use clap::Args;
+use portolan::api::types::EndpointCreate;
+use portolan_switch::ids::MacAddr;
+
+/// The options of `run` and `attach` that make endpoints.
+#[derive(Args, Debug)]
+pub struct EndpointArgs {
+    /// Network to be on, with options: NET[,ip=A][,ip6=A][,mac-address=M][,alias=N][,gw-priority=N][,driver-opt=K=V]
+    #[arg(long = "network", alias = "net", value_name = "NET[,K=V...]", value_parser = parse)]
+    networks: Vec<EndpointCreate>,
+    /// One more name on the first network
+    #[arg(long, value_name = "NAME")]
+    network_alias: Vec<String>,
+    /// IPv4 address on the first network
+    #[arg(long, value_name = "ADDRESS")]
+    ip: Option<Ipv4Addr>,
+    /// IPv6 address on the first network
+    #[arg(long, value_name = "ADDRESS")]
+    ip6: Option<Ipv6Addr>,
+    /// Hardware address on the first network
+    #[arg(long, value_name = "MAC")]
+    mac_address: Option<MacAddr>,
+}
+
+impl EndpointArgs {
+    /// The endpoints in the order given; `bridge` where none was.
+    pub fn endpoints(self) -> Vec<EndpointCreate> {
+        let mut endpoints = self.networks;
+        if endpoints.is_empty() {
+            endpoints.push(EndpointCreate { network: "bridge".into(), ..EndpointCreate::default() });
+        }
+        if let Some(first) = endpoints.first_mut() {
+            first.aliases.extend(self.network_alias);
+            first.ipv4 = self.ip.or(first.ipv4);
+            first.ipv6 = self.ip6.or(first.ipv6);
+            first.mac_address = self.mac_address.or(first.mac_address);
+        }
+        endpoints
+    }
+}
+
+/// Reads the value of one `--network`. Docker's long form, `name=NET,alias=N`, is taken too.
+fn parse(text: &str) -> Result<EndpointCreate, String> {
+    let mut endpoint = EndpointCreate::default();
+    for (i, part) in text.split(',').enumerate() {
+        let (key, value) = match part.split_once('=') {
+            None if i == 0 => ("name", part),
+            None => return Err(format!("{part:?} is not of the form KEY=VALUE")),
+            Some(pair) => pair,
+        };
+        match key {
+            "name" => endpoint.network = value.to_owned(),
+            "ip" => endpoint.ipv4 = Some(word(key, value)?),
+            "ip6" => endpoint.ipv6 = Some(word(key, value)?),
+            "mac-address" => endpoint.mac_address = Some(word(key, value)?),
+            "alias" => endpoint.aliases.push(value.to_owned()),
+            "gw-priority" => endpoint.gw_priority = word(key, value)?,
+            "driver-opt" => {
+                let (name, value) = pair(value)?;
+                endpoint.driver_opts.insert(name, value);
+            }
+            _ => {
+                return Err(format!(
+                    "{key:?} is none of ip, ip6, mac-address, alias, gw-priority, driver-opt"
+                ));
+            }
+        }
+    }
+    if endpoint.network.is_empty() { Err("the network's name is missing".into()) } else { Ok(endpoint) }
+}
+
+fn word<T: FromStr>(key: &str, value: &str) -> Result<T, String>
+where
+    T::Err: std::fmt::Display,
+{
+    value.parse().map_err(|e| format!("{key}={value}: {e}"))
+}
+
+/// Reads `KEY=VALUE`.
+pub fn pair(text: &str) -> Result<(String, String), String> {
+    let (key, value) = text.split_once('=').ok_or_else(|| format!("{text:?} is not KEY=VALUE"))?;
+    if key.is_empty() {
+        return Err(format!("{text:?} has no key"));
+    }
+    Ok((key.to_owned(), value.to_owned()))
+}
+
+/// Reads `KEY[=VALUE]`.
+pub fn label(text: &str) -> Result<(String, String), String> {
+    if text.contains('=') { pair(text) } else { Ok((text.to_owned(), String::new())) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_network_takes_all_its_options() {
+        let text = "app,ip=10.0.0.2,ip6=fd00::2,mac-address=02:00:00:00:00:02,alias=a,alias=b,gw-priority=-3,driver-opt=x=y=z";
+        let endpoint = parse(text).unwrap();
+        assert_eq!(endpoint.network, "app");
+        assert_eq!(endpoint.ipv4, Some(Ipv4Addr::new(10, 0, 0, 2)));
+        assert_eq!(endpoint.ipv6, Some("fd00::2".parse().unwrap()));
+        assert_eq!(endpoint.mac_address, Some(MacAddr([2, 0, 0, 0, 0, 2])));
+        assert_eq!(endpoint.aliases, ["a", "b"]);
+        assert_eq!(endpoint.gw_priority, -3);
+        assert_eq!(endpoint.driver_opts.get("x").map(String::as_str), Some("y=z"));
+        assert_eq!(parse("name=app,alias=a").unwrap().network, "app");
+    }
+
+    #[test]
+    fn what_is_wrong_in_a_network_is_named() {
+        assert_eq!(parse("").unwrap_err(), "the network's name is missing");
+        assert_eq!(parse("app,ipp=1").unwrap_err(), "\"ipp\" is none of ip, ip6, mac-address, alias, gw-priority, driver-opt");
+        assert_eq!(parse("app,alias").unwrap_err(), "\"alias\" is not of the form KEY=VALUE");
+        assert!(parse("app,ip=300.0.0.1").unwrap_err().starts_with("ip=300.0.0.1: "));
+        assert!(parse("app,mac-address=1").is_err());
+    }
+
+    #[test]
+    fn single_options_apply_to_the_first_network() {
+        let args = EndpointArgs {
+            networks: vec![parse("a,alias=x").unwrap(), parse("b").unwrap()],
+            network_alias: vec!["y".into()],
+            ip: Some(Ipv4Addr::new(10, 0, 0, 9)),
+            ip6: None,
+            mac_address: None,
+        };
+        let endpoints = args.endpoints();
+        assert_eq!(endpoints[0].aliases, ["x", "y"]);
+        assert_eq!(endpoints[0].ipv4, Some(Ipv4Addr::new(10, 0, 0, 9)));
+        assert_eq!(endpoints[1].ipv4, None);
+        assert!(endpoints[1].aliases.is_empty());
+    }
+}

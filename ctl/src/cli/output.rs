@@ -1,0 +1,209 @@
+//! What the user sees: tables, JSON, templates, and one line on stderr where something failed.
+//!
+//! Everything that came from elsewhere (names, commands, messages) is shown without control characters, so that a node's
+//! command line cannot write on the user's terminal.
+
+use std::io::{IsTerminal, Write};
+use std::str::FromStr;
+
+use comfy_table::presets::NOTHING;
+use comfy_table::{Attribute, Cell, Table};
+use portolan::api::client::Failure;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::template::Template;
+
+/// Spaces between two columns, as Docker has them.
+const GAP: u16 = 3;
+
+/// What `--format` asked for.
+#[derive(Clone, PartialEq, Debug, Default)]
+pub enum Format {
+    /// Aligned columns.
+    #[default]
+    Table,
+    /// Aligned columns of one's own choice: `table {{.Name}}\t{{.Driver}}`.
+    Columns(Template),
+    /// One array.
+    Json,
+    /// One line an entry.
+    Template(Template),
+}
+
+impl FromStr for Format {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Format, String> {
+        match text {
+            "table" => Ok(Format::Table),
+            "json" | "{{json .}}" => Ok(Format::Json),
+            _ => match text.strip_prefix("table ") {
+                Some(columns) => columns.parse().map(Format::Columns),
+                None if text.contains("{{") => text.parse().map(Format::Template),
+                None => Err(format!("{text:?} is none of table, json, '{{{{.Name}}}}'")),
+            },
+        }
+    }
+}
+
+/// One entry of a listing.
+pub struct Row {
+    /// The columns of the table.
+    pub cells: Vec<String>,
+    /// The entry as the API gave it: what `json` prints.
+    pub object: Value,
+    /// Further fields for templates: Docker's placeholders where they differ from the API's.
+    pub extra: Value,
+}
+
+impl Row {
+    /// A row that shows `object` in `cells`.
+    pub fn new<T: Serialize>(object: &T, cells: Vec<String>, extra: Value) -> Row {
+        Row { cells, object: serde_json::to_value(object).unwrap_or_default(), extra }
+    }
+
+    /// All fields a template may name.
+    fn fields(&self) -> Value {
+        let mut fields = self.object.clone();
+        if let (Value::Object(fields), Value::Object(extra)) = (&mut fields, &self.extra) {
+            fields.extend(extra.clone());
+        }
+        fields
+    }
+}
+
+/// Prints a listing.
+///
+/// # Errors
+/// A template that names a field there is not.
+pub fn list(format: &Format, headers: &[&str], rows: &[Row]) -> Result<(), Failure> {
+    match format {
+        Format::Table => {
+            table(headers.iter().map(|h| (*h).to_owned()), rows.iter().map(|r| r.cells.clone()));
+        }
+        Format::Columns(template) => {
+            let mut lines = Vec::new();
+            for row in rows {
+                lines.push(cells(&template.fill(&row.fields()).map_err(refused)?));
+            }
+            table(cells(&template.headings()).into_iter(), lines.into_iter());
+        }
+        Format::Json => json(&rows.iter().map(|r| &r.object).collect::<Vec<_>>()),
+        Format::Template(template) => {
+            for row in rows {
+                line(&template.fill(&row.fields()).map_err(refused)?);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Prints what was inspected: an array, or one line of the template for each.
+///
+/// # Errors
+/// A template that names a field there is not.
+pub fn inspected<T: Serialize>(format: Option<&Format>, objects: &[T]) -> Result<(), Failure> {
+    match format {
+        Some(Format::Template(template)) => {
+            for object in objects {
+                let value = serde_json::to_value(object).unwrap_or_default();
+                line(&template.fill(&value).map_err(refused)?);
+            }
+        }
+        _ => json(&objects),
+    }
+    Ok(())
+}
+
+fn cells(line: &str) -> Vec<String> {
+    line.split('\t').map(str::to_owned).collect()
+}
+
+fn table(headers: impl Iterator<Item = String>, rows: impl Iterator<Item = Vec<String>>) {
+    let bold = std::io::stdout().is_terminal() && colours();
+    let mut table = Table::new();
+    table.load_style(NOTHING);
+    table.set_header(headers.map(|h| {
+        let cell = Cell::new(h);
+        if bold { cell.add_attribute(Attribute::Bold) } else { cell }
+    }));
+    for row in rows {
+        table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, GAP));
+    }
+    for text in table.lines() {
+        line(text.trim_end());
+    }
+}
+
+/// Prints one object as indented JSON.
+pub fn json<T: Serialize>(object: &T) {
+    line(&serde_json::to_string_pretty(object).unwrap_or_default());
+}
+
+/// Prints one line. A reader that has gone ends the program quietly, by the signal that `main` restored.
+pub fn line(text: &str) {
+    let mut out = std::io::stdout().lock();
+    let _ = writeln!(out, "{text}").and_then(|()| out.flush());
+}
+
+/// Tells the user something besides the result: one line on stderr.
+pub fn note(text: &str) {
+    eprintln!("portolan: {}", clean(text));
+}
+
+/// A failure as this program's own.
+pub fn refused(message: impl Into<String>) -> Failure {
+    Failure { message: message.into(), code: 1 }
+}
+
+/// Text without control characters.
+pub fn clean(text: &str) -> String {
+    text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
+}
+
+/// Whether colours are wanted at all (<https://no-color.org>).
+pub fn colours() -> bool {
+    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+}
+
+/// The first twelve digits of an id, or all of it.
+pub fn short(id: &str, whole: bool) -> String {
+    if whole { id.to_owned() } else { id.chars().take(12).collect() }
+}
+
+/// Text cut to `width` characters, its end marked.
+pub fn cut(text: &str, width: usize) -> String {
+    if text.chars().count() <= width {
+        return text.to_owned();
+    }
+    let mut cut: String = text.chars().take(width.saturating_sub(1)).collect();
+    cut.push('…');
+    cut
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn format_takes_dockers_words_and_refuses_others() {
+        assert_eq!("table".parse(), Ok(Format::Table));
+        assert_eq!("json".parse(), Ok(Format::Json));
+        assert!(matches!("{{.Name}}".parse(), Ok(Format::Template(_))));
+        assert!(matches!("table {{.Name}}\\t{{.ID}}".parse(), Ok(Format::Columns(_))));
+        assert!("yaml".parse::<Format>().is_err());
+        assert!("{{.Name".parse::<Format>().is_err());
+    }
+
+    #[test]
+    fn control_characters_do_not_reach_the_terminal() {
+        assert_eq!(clean("a\x1b[31mb\nc"), "a [31mb c");
+        assert_eq!(cut("abcdef", 4), "abc…");
+        assert_eq!(short("0123456789abcdef", false), "0123456789ab");
+    }
+}

@@ -1,0 +1,163 @@
+//! Times as the API gives them (RFC 3339 in UTC), and as people say them.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+/// Seconds since 1970, now.
+#[expect(clippy::disallowed_methods, reason = "the command line is an edge: it tells people how long ago something was")]
+pub fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}
+
+/// Seconds since 1970 of an RFC 3339 time; fractions are cut off.
+pub fn parse(text: &str) -> Option<i64> {
+    let (date, clock) = text.split_once(['T', 't', ' '])?;
+    let mut date = date.splitn(3, '-').map(|n| n.parse::<i64>().ok());
+    let (year, month, day) = (date.next()??, date.next()??, date.next()??);
+    let (clock, offset) = match clock.strip_suffix(['Z', 'z']) {
+        Some(clock) => (clock, 0),
+        None => {
+            let at = clock.rfind(['+', '-'])?;
+            let (hours, minutes) = clock.get(at + 1..)?.split_once(':')?;
+            let size = hours.parse::<i64>().ok()? * 3600 + minutes.parse::<i64>().ok()? * 60;
+            (clock.get(..at)?, if clock.as_bytes().get(at) == Some(&b'-') { -size } else { size })
+        }
+    };
+    let mut clock = clock.splitn(3, ':');
+    let hour: i64 = clock.next()?.parse().ok()?;
+    let minute: i64 = clock.next()?.parse().ok()?;
+    let second: i64 = clock.next()?.split('.').next()?.parse().ok()?;
+    let sane = (1..=12).contains(&month)
+        && (1..=31).contains(&day)
+        && (0..=9999).contains(&year)
+        && (0..24).contains(&hour)
+        && (0..60).contains(&minute)
+        && (0..=60).contains(&second);
+    sane.then(|| days_before(year, month, day) * 86_400 + hour * 3600 + minute * 60 + second - offset)
+}
+
+/// An RFC 3339 time in UTC with nine digits of fraction, as Docker prints events.
+pub fn rfc3339(seconds: i64, nanos: i64) -> String {
+    let (year, month, day) = date_of(seconds.div_euclid(86_400));
+    let clock = seconds.rem_euclid(86_400);
+    let (hour, minute, second) = (clock / 3600, clock / 60 % 60, clock % 60);
+    format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{nanos:09}Z")
+}
+
+/// Days from 1970-01-01 to a date of the Gregorian calendar. Years are counted from March, so that the leap day comes last.
+fn days_before(year: i64, month: i64, day: i64) -> i64 {
+    let year = if month <= 2 { year - 1 } else { year };
+    let of_year = (153 * ((month + 9) % 12) + 2) / 5 + day - 1;
+    year * 365 + year.div_euclid(4) - year.div_euclid(100) + year.div_euclid(400) + of_year - 719_468
+}
+
+/// The date so many days after 1970-01-01.
+fn date_of(days: i64) -> (i64, i64, i64) {
+    let mut year = 1970 + days.div_euclid(366);
+    while days_before(year + 1, 1, 1) <= days {
+        year += 1;
+    }
+    let mut month = 1;
+    while month < 12 && days_before(year, month + 1, 1) <= days {
+        month += 1;
+    }
+    (year, month, days - days_before(year, month, 1) + 1)
+}
+
+/// A span in Docker's words.
+pub fn span(seconds: i64) -> String {
+    let seconds = seconds.max(0);
+    let (minutes, hours) = (seconds / 60, (seconds + 1800) / 3600);
+    match () {
+        () if seconds < 1 => "Less than a second".into(),
+        () if seconds == 1 => "1 second".into(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".into(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".into(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 14 => format!("{} days", hours / 24),
+        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
+}
+
+/// How long ago an RFC 3339 time was; the text itself where it is none.
+pub fn ago(text: &str) -> String {
+    parse(text).map_or_else(|| text.to_owned(), |then| format!("{} ago", span(now() - then)))
+}
+
+/// A point in time as `--since` takes it: seconds since 1970, RFC 3339, or a span before now such as `1h30m`.
+pub fn since(text: &str) -> Result<i64, String> {
+    if let Ok(seconds) = text.parse::<i64>() {
+        return Ok(seconds);
+    }
+    if let Some(time) = parse(text) {
+        return Ok(time);
+    }
+    let ago = duration(text).ok_or_else(|| {
+        format!("{text:?} is no time: give seconds since 1970, 2026-01-31T12:00:00Z, or how long ago, as 10m or 1h30m")
+    })?;
+    Ok(now().saturating_sub(i64::try_from(ago.as_secs()).unwrap_or(i64::MAX)))
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let mut total = Duration::ZERO;
+    let mut rest = text;
+    while !rest.is_empty() {
+        let unit_at = rest.find(|c: char| !c.is_ascii_digit())?;
+        let count: u64 = rest.get(..unit_at)?.parse().ok()?;
+        let tail = rest.get(unit_at..)?;
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let unit = match tail.get(..end)? {
+            "ms" => Duration::from_millis(1),
+            "s" => Duration::from_secs(1),
+            "m" => Duration::from_secs(60),
+            "h" => Duration::from_secs(3600),
+            _ => return None,
+        };
+        total = total.checked_add(unit.checked_mul(u32::try_from(count).ok()?)?)?;
+        rest = tail.get(end..)?;
+    }
+    (!text.is_empty()).then_some(total)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_and_written_over_leap_days() {
+        assert_eq!(parse("1970-01-01T00:00:00Z"), Some(0));
+        assert_eq!(parse("2024-02-29T12:34:56.789Z"), Some(1_709_210_096));
+        assert_eq!(parse("2024-02-29T14:34:56+02:00"), Some(1_709_210_096));
+        assert_eq!(parse("yesterday"), None);
+        assert_eq!(parse("2024-13-01T00:00:00Z"), None);
+        for seconds in [0, 951_782_400, 951_868_800, 1_709_210_096, 4_102_444_799] {
+            assert_eq!(parse(&rfc3339(seconds, 5)), Some(seconds));
+        }
+        assert_eq!(rfc3339(1_709_210_096, 7), "2024-02-29T12:34:56.000000007Z");
+    }
+
+    #[test]
+    fn spans_are_said_as_docker_says_them() {
+        let said: Vec<String> =
+            [0, 1, 59, 60, 3599, 3600, 86_400, 86_400 * 3, 86_400 * 20].map(span).to_vec();
+        assert_eq!(
+            said,
+            ["Less than a second", "1 second", "59 seconds", "About a minute", "59 minutes", "About an hour", "24 hours", "3 days", "2 weeks"]
+        );
+    }
+
+    #[test]
+    fn since_takes_seconds_times_and_spans() {
+        assert_eq!(since("1709210096"), Ok(1_709_210_096));
+        assert_eq!(since("2024-02-29T12:34:56Z"), Ok(1_709_210_096));
+        let ago = since("1h30m").unwrap();
+        assert!((now() - 5400 - ago).abs() <= 1);
+        for bad in ["", "10", "ten", "5x", "-"].iter().filter(|b| b.parse::<i64>().is_err()) {
+            assert!(since(bad).is_err(), "{bad}");
+        }
+    }
+}

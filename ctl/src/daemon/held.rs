@@ -1,0 +1,68 @@
+//! The daemon's end of the channel to its keeper.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Mutex;
+
+use crate::daemon::keeper::{ToDaemon, ToKeeper};
+use crate::namespace::channel;
+
+/// What the keeper handed over at the start, by key.
+pub type Inheritance = BTreeMap<String, Inherited>;
+
+/// One thing of the daemon before.
+#[derive(Debug)]
+pub struct Inherited {
+    /// What that one wrote about it.
+    pub note: String,
+    /// Its descriptors, in the order they were given.
+    pub descriptors: Vec<OwnedFd>,
+}
+
+/// The channel to the keeper.
+#[derive(Debug)]
+pub struct Keeping {
+    socket: Mutex<OwnedFd>,
+}
+
+impl Keeping {
+    /// Receives everything that is held, and how many daemons died before.
+    pub fn inherit(socket: OwnedFd) -> io::Result<(Keeping, Inheritance, u64)> {
+        let mut inheritance = Inheritance::new();
+        loop {
+            let (message, descriptors) = channel::receive(socket.as_fd(), None)?;
+            match message {
+                ToDaemon::Held { key, note } => {
+                    inheritance.insert(key, Inherited { note, descriptors });
+                }
+                ToDaemon::End { restarts } => {
+                    return Ok((Keeping { socket: Mutex::new(socket) }, inheritance, restarts));
+                }
+            }
+        }
+    }
+
+    /// Has the keeper hold these descriptors too.
+    pub fn hold(&self, key: &str, note: String, descriptors: &[BorrowedFd<'_>]) {
+        self.tell(&ToKeeper::Hold { key: key.into(), note }, descriptors);
+    }
+
+    /// Has the keeper close what it holds under these keys.
+    pub fn release(&self, keys: Vec<String>) {
+        self.tell(&ToKeeper::Release(keys), &[]);
+    }
+
+    /// Tells that the daemon serves.
+    pub fn ready(&self) {
+        self.tell(&ToKeeper::Ready, &[]);
+    }
+
+    fn tell(&self, message: &ToKeeper, descriptors: &[BorrowedFd<'_>]) {
+        let socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        // A keeper that was killed holds nothing any more: the daemon goes on without one.
+        if let Err(error) = channel::send(socket.as_fd(), message, descriptors) {
+            eprintln!("portolan: the keeper is gone ({error}): a restart would cut the wires");
+        }
+    }
+}

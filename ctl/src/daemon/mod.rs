@@ -1,0 +1,121 @@
+//! The daemon: it keeps what is wanted, makes the wires, and tells the dataplane.
+//!
+//! Theory of operation. There is one desired state ([`Topology`]), behind one lock. A change is worked out on a copy, saved,
+//! turned into commands by the pure diff, sent down, and only then becomes the state; so what a client was told is on disk,
+//! and the dataplane never hears of half a change. Slow work (making a wire, opening or closing its ring) is done outside the
+//! lock, on threads for blocking work.
+//!
+//! Every descriptor that must outlive this process is held by the keeper too ([`held`]): listeners, wires, pidfds. A daemon that
+//! starts after another one died finds them again by their keys, and goes on where that one stopped.
+
+pub mod clock;
+mod doorway;
+pub mod events;
+pub mod held;
+pub mod host;
+pub mod keeper;
+mod networks;
+mod nodes;
+pub mod place;
+pub mod plane;
+mod readiness;
+mod start;
+mod wires;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use portolan_switch::ids::PortId;
+use portolan_switch::io::Port;
+use rand_chacha::ChaCha20Rng;
+use tokio::sync::Mutex;
+use tokio::task::AbortHandle;
+
+use crate::api::types::Info;
+use crate::store::Store;
+use crate::topology::{EndpointId, Id, Refusal, RefusalKind, Topology, plan};
+
+use self::events::Events;
+use self::held::Keeping;
+use self::keeper::DaemonOptions;
+use self::plane::Plane;
+
+pub use self::start::serve;
+
+/// The daemon, as the API sees it.
+pub struct Daemon {
+    options: DaemonOptions,
+    /// What happens, for whoever listens.
+    pub events: Events,
+    plane: Arc<Plane>,
+    keeping: Keeping,
+    control: Mutex<Control>,
+    restarts: u64,
+}
+
+/// What the lock guards.
+struct Control {
+    topology: Topology,
+    store: Store,
+    random: ChaCha20Rng,
+    wires: BTreeMap<EndpointId, LiveWire>,
+    nodes: BTreeMap<Id, LiveNode>,
+    last_port: u32,
+}
+
+/// A wire that the dataplane serves.
+struct LiveWire {
+    port: PortId,
+    watch: AbortHandle,
+}
+
+/// A node whose process is watched; none where it is known by its namespace alone.
+struct LiveNode {
+    process: Option<Arc<OwnedFd>>,
+    watch: Option<AbortHandle>,
+}
+
+impl Control {
+    /// A handle no port has had in this life of the daemon.
+    fn next_port(&mut self) -> PortId {
+        self.last_port += 1;
+        PortId(self.last_port)
+    }
+}
+
+impl Daemon {
+    /// Makes `new` the desired state: saves it, sends the difference down, and opens the ports that come with it.
+    async fn commit(&self, control: &mut Control, new: Topology, open: Vec<(PortId, Port)>) -> Result<(), Refusal> {
+        control.store.save(&control.topology, &new).map_err(|error| Refusal {
+            kind: RefusalKind::Internal,
+            message: format!("cannot save the state: {error}"),
+        })?;
+        let commands = plan(&control.topology, &new);
+        control.topology = new;
+        self.plane.change(open, commands).await;
+        Ok(())
+    }
+
+    /// What there is to say about the daemon itself.
+    pub async fn info(&self) -> Info {
+        let control = self.control.lock().await;
+        Info {
+            version: env!("CARGO_PKG_VERSION").into(),
+            pid: std::process::id(),
+            keeper_pid: nix::unistd::getppid().as_raw().cast_unsigned(),
+            state_dir: self.options.state.clone(),
+            socket: self.options.api_socket(),
+            uplink: "none".into(),
+            networks: control.topology.networks().len(),
+            nodes: control.topology.nodes().len(),
+            kernel: host::kernel(),
+            features: BTreeMap::new(),
+            restarts: self.restarts,
+        }
+    }
+}
+
+fn internal(message: impl Into<String>) -> Refusal {
+    Refusal::new(RefusalKind::Internal, message)
+}

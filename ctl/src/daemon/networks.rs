@@ -1,0 +1,155 @@
+//! What can be asked of networks.
+
+use std::collections::BTreeMap;
+
+use portolan_switch::command::{Answer, FdbRow, Query};
+use portolan_switch::drops::DropCounts;
+use portolan_switch::ids::{MacAddr, NetworkId, PortId};
+
+use super::{Control, Daemon, clock, host, internal};
+use crate::api::types::{DropEntry, FdbEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail};
+use crate::topology::{Id, Network, NetworkFilter, Refusal};
+
+/// Rows of one page of the FDB.
+const PAGE: usize = 512;
+
+impl Daemon {
+    /// All networks, in order of their names.
+    pub async fn networks(&self) -> Vec<NetworkDetail> {
+        let control = self.control.lock().await;
+        let mut all: Vec<NetworkDetail> =
+            control.topology.networks().map(|network| control.topology.network_detail(network)).collect();
+        all.sort_by(|a, b| a.name.cmp(&b.name));
+        all
+    }
+
+    /// One network.
+    pub async fn network(&self, name: &str) -> Result<NetworkDetail, Refusal> {
+        let control = self.control.lock().await;
+        let network = control.topology.network(name)?;
+        Ok(control.topology.network_detail(network))
+    }
+
+    /// Makes a network.
+    pub async fn create_network(&self, spec: &NetworkCreate) -> Result<NetworkCreated, Refusal> {
+        let facts = host::facts();
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let made = new.create_network(spec, &facts, clock::now(), &mut control.random)?;
+        self.commit(&mut control, new, Vec::new()).await?;
+        self.events.tell("network", "create", &made.id, &[("name", &spec.name), ("type", &spec.driver)]);
+        Ok(made)
+    }
+
+    /// Removes a network; with `force` the running nodes on it are disconnected first.
+    pub async fn remove_network(self: &std::sync::Arc<Self>, name: &str, force: bool) -> Result<(), Refusal> {
+        let members: Vec<Id> = {
+            let control = self.control.lock().await;
+            let network = control.topology.network(name)?.id;
+            let on_it = |node: &&std::sync::Arc<_>| -> bool { on_network(node, network) };
+            control.topology.nodes().filter(on_it).map(|node| node.id).collect()
+        };
+        if force {
+            for node in members {
+                self.disconnect(name, &node.to_string(), true).await?;
+            }
+        }
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let gone = new.remove_network(name, false)?;
+        self.commit(&mut control, new, Vec::new()).await?;
+        self.events.tell("network", "destroy", &gone.id.to_string(), &[("name", &gone.name)]);
+        Ok(())
+    }
+
+    /// Removes the networks nobody is on that bear all these labels; the names of those.
+    pub async fn prune_networks(&self, labels: &[String]) -> Result<Vec<String>, Refusal> {
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let gone = new.prune(&NetworkFilter::labels(labels));
+        self.commit(&mut control, new, Vec::new()).await?;
+        for network in &gone {
+            self.events.tell("network", "destroy", &network.id.to_string(), &[("name", &network.name)]);
+        }
+        Ok(gone.into_iter().map(|network| network.name).collect())
+    }
+
+    /// The names of a network.
+    pub async fn names(&self, name: &str) -> Result<Vec<NameEntry>, Refusal> {
+        let control = self.control.lock().await;
+        let network = control.topology.network(name)?;
+        Ok(control.topology.names(network))
+    }
+
+    /// The stations of a network.
+    pub async fn fdb(&self, name: &str) -> Result<Vec<FdbEntry>, Refusal> {
+        let (network, owners) = self.owners(name).await?;
+        let now = portolan_switch::io::clock::now();
+        let mut entries = Vec::new();
+        let mut after: Option<(u16, MacAddr)> = None;
+        loop {
+            let rows = match self.plane.ask(Query::Fdb { network, after, limit: PAGE }).await {
+                Some(Answer::Fdb(rows)) => rows,
+                Some(_) => return Ok(entries),
+                None => return Err(internal("the dataplane does not answer; look at daemon.log")),
+            };
+            after = rows.last().map(|row| (row.vlan, row.mac));
+            let last = rows.len() < PAGE;
+            entries.extend(rows.into_iter().map(|row: FdbRow| FdbEntry {
+                mac_address: row.mac,
+                vlan: row.vlan,
+                node: owners.get(&row.port).cloned().unwrap_or_default(),
+                kind: if row.seen.is_some() { "dynamic" } else { "static" }.into(),
+                age: row.seen.map(|seen| now.since(seen).as_secs()),
+            }));
+            if last {
+                return Ok(entries);
+            }
+        }
+    }
+
+    /// What was dropped on a network, by port and reason.
+    pub async fn drops(&self, name: &str) -> Result<Vec<DropEntry>, Refusal> {
+        let (network, owners) = self.owners(name).await?;
+        let (ports, departed) = match self.plane.ask(Query::Counters(network)).await {
+            Some(Answer::Counters { ports, departed }) => (ports, departed),
+            Some(_) => return Ok(Vec::new()),
+            None => return Err(internal("the dataplane does not answer; look at daemon.log")),
+        };
+        let mut entries: Vec<DropEntry> = ports
+            .iter()
+            .flat_map(|port| rows(owners.get(&port.port).map_or("", String::as_str), &port.drops))
+            .chain(rows("", &departed))
+            .collect();
+        entries.sort_by(|a, b| (&a.node, &a.reason).cmp(&(&b.node, &b.reason)));
+        Ok(entries)
+    }
+
+    /// The dataplane's handle of a network, and which node is behind each of its ports.
+    async fn owners(&self, name: &str) -> Result<(NetworkId, BTreeMap<PortId, String>), Refusal> {
+        let control = self.control.lock().await;
+        let network: &Network = control.topology.network(name)?;
+        Ok((network.network_id(), port_owners(&control, network.id)))
+    }
+}
+
+fn on_network(node: &crate::topology::Node, network: Id) -> bool {
+    node.endpoint_on(network).is_some()
+}
+
+fn port_owners(control: &Control, network: Id) -> BTreeMap<PortId, String> {
+    let owner = |node: &std::sync::Arc<crate::topology::Node>| {
+        Some((node.endpoint_on(network)?.port?, node.name.clone()))
+    };
+    control.topology.nodes().filter_map(owner).collect()
+}
+
+fn rows(node: &str, drops: &DropCounts) -> Vec<DropEntry> {
+    let row = |(reason, frames): (portolan_switch::drops::DropReason, u64)| DropEntry {
+        node: node.into(),
+        reason: reason.name().into(),
+        meaning: reason.meaning().into(),
+        frames,
+    };
+    drops.nonzero().map(row).collect()
+}

@@ -1,0 +1,376 @@
+//! What can be asked of nodes, and how they come and go.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+
+use super::readiness::readable;
+use super::wires::{self, DefaultRoutes, Place};
+use super::{Control, Daemon, LiveNode, clock, host, internal};
+use crate::api::types::*;
+use crate::namespace::{user, wire};
+use crate::topology::{EndpointId, Id, Node, Refusal, RefusalKind, Topology};
+
+/// The exit code of a program that was killed, until its runner says better.
+pub(super) const KILLED: i32 = 137;
+
+/// A killed process is gone within this time, or it cannot be killed.
+const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// The keeper's key of a node.
+pub(super) fn node_key(node: Id) -> String {
+    format!("node/{node}")
+}
+
+/// Whether the process behind a pidfd has ended (a pidfd is readable then).
+pub(super) fn has_ended(pidfd: &Arc<OwnedFd>) -> bool {
+    let mut waiting = [PollFd::new(pidfd.as_fd(), PollFlags::POLLIN)];
+    matches!(poll(&mut waiting, PollTimeout::ZERO), Ok(1))
+}
+
+impl Daemon {
+    /// Nodes, in order of their making, the last one first; ended ones with `all`.
+    pub async fn nodes(&self, all: bool) -> Vec<NodeSummary> {
+        let control = self.control.lock().await;
+        let mut nodes: Vec<&Arc<Node>> =
+            control.topology.nodes().filter(|node| all || node.running()).collect();
+        nodes.sort_by_key(|node| std::cmp::Reverse(node.created));
+        nodes.into_iter().map(|node| control.topology.node_summary(node, clock::now())).collect()
+    }
+
+    /// One node.
+    pub async fn node(&self, name: &str) -> Result<NodeDetail, Refusal> {
+        let control = self.control.lock().await;
+        let node = control.topology.node(name)?;
+        Ok(control.topology.node_detail(node))
+    }
+
+    /// Makes a node of what was handed in: its endpoints are wired when this returns.
+    pub(super) async fn create_node(self: &Arc<Self>, spec: &NodeCreate, inside: OwnedFd) -> NodeCreated {
+        match self.try_create_node(spec, inside).await {
+            Ok(made) => made,
+            Err(refusal) => NodeCreated::Refused(ErrorBody { message: refusal.message }),
+        }
+    }
+
+    async fn try_create_node(self: &Arc<Self>, spec: &NodeCreate, inside: OwnedFd) -> Result<NodeCreated, Refusal> {
+        let (place, pid) = place_of(spec, inside)?;
+        let spec = &NodeCreate { pid, ..spec.clone() };
+        let (id, warnings, wanted) = {
+            let mut control = self.control.lock().await;
+            let mut new = control.topology.clone();
+            let (id, warnings) = new.create_node(spec, clock::now(), &mut control.random)?;
+            if let Some(process) = pid.and_then(host::process_start) {
+                new.set_process(id, process);
+            }
+            let endpoints: Vec<EndpointId> =
+                new.node_by_id(id).map(|node| node.endpoints.iter().map(|e| e.id).collect()).unwrap_or_default();
+            let wanted = endpoints.iter().filter_map(|e| Some((*e, wires::wire_spec(&new, *e)?))).collect();
+            self.commit(&mut control, new, Vec::new()).await?;
+            (id, warnings, wanted)
+        };
+        match wires::make(place.clone(), wanted).await {
+            Ok(made) => self.start_node(id, &place, made, warnings).await,
+            Err(error) => {
+                let mut control = self.control.lock().await;
+                let mut new = control.topology.clone();
+                new.remove_node(&id.to_string(), true)?;
+                self.commit(&mut control, new, Vec::new()).await?;
+                Err(internal(error))
+            }
+        }
+    }
+
+    async fn start_node(
+        self: &Arc<Self>,
+        id: Id,
+        place: &Place,
+        made: Vec<wires::MadeWire>,
+        warnings: Vec<String>,
+    ) -> Result<NodeCreated, Refusal> {
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let ports = self.enlist(&mut control, &mut new, made);
+        self.commit(&mut control, new, ports).await?;
+        self.watch_node(&mut control, id, place);
+        let gone = || internal("the node was removed while it was made");
+        let node = Arc::clone(control.topology.node_by_id(id).ok_or_else(gone)?);
+        let (text, name) = (id.to_string(), node.name.as_str());
+        self.events.tell("container", "create", &text, &[("name", name)]);
+        for endpoint in &node.endpoints {
+            self.tell_network(&control.topology, "connect", endpoint.network, &text);
+        }
+        self.events.tell("container", "start", &text, &[("name", name)]);
+        Ok(NodeCreated::Ready {
+            node: Box::new(control.topology.node_detail(&node)),
+            etc: control.topology.etc_files(&node),
+            warnings,
+        })
+    }
+
+    /// Has the keeper hold what the node is known by, and follows its process.
+    pub(super) fn watch_node(self: &Arc<Self>, control: &mut Control, id: Id, place: &Place) {
+        let process = match place {
+            Place::Process(pidfd) => Arc::clone(pidfd),
+            Place::Netns(_) => {
+                control.nodes.insert(id, LiveNode { process: None, watch: None });
+                return;
+            }
+        };
+        self.keeping.hold(&node_key(id), String::new(), &[process.as_fd()]);
+        let (daemon, pidfd) = (Arc::clone(self), Arc::clone(&process));
+        let watch = tokio::spawn(async move {
+            if wait_for_end(&pidfd).await.is_ok() {
+                daemon.node_ended(id, None).await;
+            }
+        });
+        control.nodes.insert(id, LiveNode { process: Some(process), watch: Some(watch.abort_handle()) });
+    }
+
+    /// A node's process is gone: its endpoints, addresses and names are free. An attached node goes with it.
+    pub(super) async fn node_ended(self: &Arc<Self>, id: Id, code: Option<i32>) {
+        let mut control = self.control.lock().await;
+        let Some(node) = control.topology.node_by_id(id).cloned() else { return };
+        if !node.running() {
+            return;
+        }
+        let mut new = control.topology.clone();
+        if new.exited(id, code.unwrap_or(KILLED), clock::now()).is_err() {
+            return;
+        }
+        let remove = node.auto_remove || node.kind == NodeKind::Attach;
+        let removed = if remove { new.remove_node(&id.to_string(), true).ok() } else { None };
+        if let Err(refusal) = self.commit(&mut control, new, Vec::new()).await {
+            eprintln!("portolan: {}", refusal.message);
+            return;
+        }
+        self.forget(&mut control, &node);
+        let text = id.to_string();
+        let code = code.unwrap_or(KILLED).to_string();
+        self.events.tell("container", "die", &text, &[("name", &node.name), ("exitCode", &code)]);
+        if removed.is_some() {
+            self.finish_removal(&node);
+        }
+    }
+
+    /// Takes down what is live about a node whose endpoints are gone from the desired state.
+    fn forget(self: &Arc<Self>, control: &mut Control, node: &Node) {
+        let endpoints: Vec<EndpointId> = node.endpoints.iter().map(|e| e.id).collect();
+        self.dismiss(control, &endpoints);
+        self.keeping.release(vec![node_key(node.id)]);
+        if let Some(LiveNode { watch: Some(watch), .. }) = control.nodes.remove(&node.id) {
+            // Not from within the watch itself: that one ends right after.
+            let _ = tokio::spawn(async move { watch.abort() });
+        }
+        for endpoint in &node.endpoints {
+            self.tell_network(&control.topology, "disconnect", endpoint.network, &node.id.to_string());
+        }
+    }
+
+    fn finish_removal(&self, node: &Node) {
+        if let Some(log) = &node.log_path
+            && log.starts_with(&self.options.state)
+        {
+            let _ = std::fs::remove_file(log);
+            let _ = std::fs::remove_file(log.with_added_extension("1"));
+        }
+        self.events.tell("container", "destroy", &node.id.to_string(), &[("name", &node.name)]);
+    }
+
+    /// The runner tells how its program ended.
+    pub async fn exited(self: &Arc<Self>, name: &str, code: i32) -> Result<(), Refusal> {
+        let node = Arc::clone(self.control.lock().await.topology.node(name)?);
+        if node.running() {
+            self.node_ended(node.id, Some(code)).await;
+            return Ok(());
+        }
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        new.set_exit_code(node.id, code);
+        self.commit(&mut control, new, Vec::new()).await
+    }
+
+    /// Removes a node; a running one is killed first, with `force`.
+    pub async fn remove_node(self: &Arc<Self>, name: &str, force: bool) -> Result<(), Refusal> {
+        let (node, process) = self.find(name).await?;
+        if node.running() {
+            if !force {
+                let message = format!("node {} is running: stop it first, or remove it with -f", node.name);
+                return Err(Refusal::new(RefusalKind::Conflict, message));
+            }
+            if node.kind == NodeKind::Attach {
+                return self.detach(name).await;
+            }
+            if let Some(process) = process {
+                end_process(&process, libc::SIGKILL, KILL_WAIT).await?;
+            }
+            self.node_ended(node.id, None).await;
+        }
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        match new.remove_node(&node.id.to_string(), true) {
+            // Its own end may have removed it already.
+            Err(refusal) if refusal.kind == RefusalKind::NotFound && node.running() => return Ok(()),
+            other => other?,
+        };
+        self.commit(&mut control, new, Vec::new()).await?;
+        self.finish_removal(&node);
+        Ok(())
+    }
+
+    /// Takes our wires out of a foreign namespace.
+    pub async fn detach(self: &Arc<Self>, name: &str) -> Result<(), Refusal> {
+        let (node, _) = self.find(name).await?;
+        if node.kind != NodeKind::Attach {
+            let message = format!("node {} was started by `portolan run`: use `portolan stop` or `rm -f`", node.name);
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        self.node_ended(node.id, Some(0)).await;
+        Ok(())
+    }
+
+    /// Asks a program to end, and kills it after a while.
+    pub async fn stop_node(self: &Arc<Self>, name: &str, patience: Duration) -> Result<(), Refusal> {
+        let (node, process) = self.find(name).await?;
+        if node.kind == NodeKind::Attach {
+            let message = format!("node {} is not ours to stop: use `portolan detach`", node.name);
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        let Some(process) = process.filter(|_| node.running()) else { return Ok(()) };
+        if end_process(&process, libc::SIGTERM, patience).await.is_err() {
+            end_process(&process, libc::SIGKILL, KILL_WAIT).await?;
+        }
+        self.node_ended(node.id, None).await;
+        self.events.tell("container", "stop", &node.id.to_string(), &[("name", &node.name)]);
+        Ok(())
+    }
+
+    /// Gives a node another name, in DNS too.
+    pub async fn rename(&self, old: &str, name: &str) -> Result<(), Refusal> {
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let id = new.node(old)?.id.to_string();
+        new.rename(old, name)?;
+        self.commit(&mut control, new, Vec::new()).await?;
+        self.events.tell("container", "rename", &id, &[("name", name), ("oldName", old)]);
+        Ok(())
+    }
+
+    /// Joins a running node to a network; what the user should know.
+    pub async fn connect(
+        self: &Arc<Self>,
+        network: &str,
+        node: &str,
+        asked: EndpointCreate,
+    ) -> Result<Vec<String>, Refusal> {
+        let (endpoint, warnings, wanted, place) = {
+            let mut control = self.control.lock().await;
+            let mut new = control.topology.clone();
+            let (endpoint, warnings) = new.connect(network, node, &asked, &mut control.random)?;
+            let place = place_again(&control, new.node(node)?)?;
+            let wanted = wires::wire_spec(&new, endpoint).map(|spec| (endpoint, spec));
+            self.commit(&mut control, new, Vec::new()).await?;
+            (endpoint, warnings, wanted, place)
+        };
+        let made = wires::make(place.clone(), wanted.into_iter().collect()).await;
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        match made {
+            Ok(made) => {
+                let ports = self.enlist(&mut control, &mut new, made);
+                self.commit(&mut control, new, ports).await?;
+            }
+            Err(error) => {
+                new.disconnect(network, node, true)?;
+                self.commit(&mut control, new, Vec::new()).await?;
+                return Err(internal(error));
+            }
+        }
+        if let Some((node, endpoint)) = control.topology.endpoint(endpoint) {
+            self.tell_network(&control.topology, "connect", endpoint.network, &node.id.to_string());
+        }
+        let node = Arc::clone(control.topology.node(node)?);
+        self.refresh(&control.topology, &node, place).await;
+        Ok(warnings)
+    }
+
+    /// Takes a node off a network; with `force` also where it is not on it any more.
+    pub async fn disconnect(self: &Arc<Self>, network: &str, node: &str, force: bool) -> Result<(), Refusal> {
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let gone = new.disconnect(network, node, force)?;
+        self.commit(&mut control, new, Vec::new()).await?;
+        let Some(gone) = gone else { return Ok(()) };
+        self.dismiss(&mut control, &[gone.id]);
+        let node = Arc::clone(control.topology.node(node)?);
+        self.tell_network(&control.topology, "disconnect", gone.network, &node.id.to_string());
+        if let Ok(place) = place_again(&control, &node) {
+            self.refresh(&control.topology, &node, place).await;
+        }
+        Ok(())
+    }
+
+    /// Brings the default routes and the files of /etc up to date inside a node. What fails there is the guest's doing (its
+    /// root owns both), so it is logged and no more.
+    async fn refresh(&self, topology: &Topology, node: &Node, place: Place) {
+        let specs = topology.wire_specs(node);
+        let v4 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway4?)));
+        let v6 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway6?)));
+        let routes: DefaultRoutes = (v4, v6);
+        if let Err(error) = wires::route(place, routes).await {
+            eprintln!("portolan: routes of {}: {error}", node.name);
+        }
+        if let (NodeKind::Run, Some(pid)) = (node.kind, node.pid)
+            && let Err(error) = wire::write_etc(pid, &topology.etc_files(node))
+        {
+            eprintln!("portolan: {error}");
+        }
+    }
+
+    async fn find(&self, name: &str) -> Result<(Arc<Node>, Option<Arc<OwnedFd>>), Refusal> {
+        let control = self.control.lock().await;
+        let node = Arc::clone(control.topology.node(name)?);
+        let process = control.nodes.get(&node.id).and_then(|live| live.process.clone());
+        Ok((node, process))
+    }
+}
+
+/// The namespace that was handed in, and the process in it as this PID namespace counts.
+fn place_of(spec: &NodeCreate, inside: OwnedFd) -> Result<(Place, Option<u32>), Refusal> {
+    let invalid = |message: &str| Refusal::new(RefusalKind::Invalid, message);
+    if spec.netns.is_some() {
+        return Ok((Place::Netns(Arc::new(inside)), None));
+    }
+    let pid = user::pid_of(&inside).map_err(|_| invalid("the process has ended, or is no process of this host"))?;
+    Ok((Place::Process(Arc::new(inside)), Some(pid)))
+}
+
+/// The namespace of a node that exists.
+pub(super) fn place_again(control: &Control, node: &Node) -> Result<Place, Refusal> {
+    if let Some(process) = control.nodes.get(&node.id).and_then(|live| live.process.clone()) {
+        return Ok(Place::Process(process));
+    }
+    match &node.netns {
+        Some(path) => match std::fs::File::open(path) {
+            Ok(file) => Ok(Place::Netns(Arc::new(file.into()))),
+            Err(error) => Err(internal(format!("cannot open {}: {error}", path.display()))),
+        },
+        None => Err(Refusal::new(RefusalKind::Conflict, format!("node {} is not running", node.name))),
+    }
+}
+
+async fn wait_for_end(process: &Arc<OwnedFd>) -> std::io::Result<()> {
+    let process = readable(process.try_clone()?)?;
+    process.readable().await.map(drop)
+}
+
+/// Sends a signal and waits for the end. No process but the one meant can be hit: a pidfd names it.
+async fn end_process(process: &Arc<OwnedFd>, signal: libc::c_int, patience: Duration) -> Result<(), Refusal> {
+    user::signal(process, signal).map_err(|error| internal(format!("cannot signal the program: {error}")))?;
+    match tokio::time::timeout(patience, wait_for_end(process)).await {
+        Ok(Ok(())) => Ok(()),
+        _ => Err(internal("the program does not end")),
+    }
+}

@@ -1,0 +1,59 @@
+//! One daemon per state directory: the lock on it, and where clients learn the socket.
+
+use std::fs::{File, OpenOptions};
+use std::io::{Read, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+
+/// Where a daemon is to be found; the content of the lock file.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct Place {
+    /// The API socket.
+    pub socket: PathBuf,
+    /// The keeper.
+    pub pid: u32,
+}
+
+/// Why a state directory could not be had.
+#[derive(Debug)]
+pub enum Taken {
+    /// Another daemon serves it.
+    Served(Option<Place>),
+    /// It cannot be locked or written to: a line for the user.
+    Unusable(String),
+}
+
+impl Place {
+    /// What is written in a state directory, if anything is.
+    pub fn read(state: &Path) -> Option<Place> {
+        let mut text = String::new();
+        File::open(lock_path(state)).ok()?.take(4096).read_to_string(&mut text).ok()?;
+        serde_json::from_str(&text).ok()
+    }
+
+    /// Takes the state directory and writes this place into it. The lock lives as long as the descriptor.
+    pub fn take(&self, state: &Path) -> Result<Flock<File>, Taken> {
+        let path = lock_path(state);
+        let unusable = |e: &dyn std::fmt::Display| {
+            Taken::Unusable(format!("cannot use the state directory {}: {e}; choose another with --state", state.display()))
+        };
+        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = file.map_err(|e| unusable(&e))?;
+        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
+            Ok(lock) => lock,
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Err(Taken::Served(Place::read(state))),
+            Err((_, error)) => return Err(unusable(&error)),
+        };
+        let text = serde_json::to_vec(self).map_err(|e| unusable(&e))?;
+        lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(&text)).map_err(|e| unusable(&e))?;
+        Ok(lock)
+    }
+}
+
+fn lock_path(state: &Path) -> PathBuf {
+    state.join("lock")
+}

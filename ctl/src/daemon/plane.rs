@@ -1,0 +1,135 @@
+//! The control side of the control neck: messages down with patience, answers and ports back to whoever waits for them.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use portolan_switch::command::{Answer, Command, Event, Query};
+use portolan_switch::ids::PortId;
+use portolan_switch::io::{Dataplane, Down, Handle, Port, Up};
+use tokio::sync::{Notify, mpsc, oneshot};
+
+/// How long the dataplane may take over an answer: it answers between two batches.
+const ANSWER_MAX: Duration = Duration::from_secs(5);
+
+/// What the dataplane tells unasked.
+#[derive(Debug)]
+pub enum News {
+    /// Something happened.
+    Event(Event),
+    /// The port's wire is gone.
+    Died(PortId, String),
+    /// So many events were lost.
+    Lost(u64),
+}
+
+#[derive(Default)]
+struct Waiting {
+    answers: BTreeMap<u64, oneshot::Sender<Answer>>,
+    ports: BTreeMap<PortId, oneshot::Sender<Port>>,
+    last: u64,
+}
+
+/// The dataplane as the control side sees it.
+pub struct Plane {
+    handle: Handle,
+    waiting: Mutex<Waiting>,
+    /// Held while a group of commands goes down, so that groups do not mix.
+    turn: tokio::sync::Mutex<u64>,
+}
+
+impl Plane {
+    /// Starts a dataplane. News come out of the receiver; it is unbounded on this side because the dataplane bounds it.
+    pub fn start(seed: u64) -> std::io::Result<(Arc<Plane>, mpsc::UnboundedReceiver<News>)> {
+        let come = Arc::new(Notify::new());
+        let notify = Arc::clone(&come);
+        let handle = Dataplane::spawn(seed, Box::new(move || notify.notify_one()))?;
+        let plane = Arc::new(Plane { handle, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(0) });
+        let (tell, news) = mpsc::unbounded_channel();
+        let receiver = Arc::clone(&plane);
+        tokio::spawn(async move {
+            loop {
+                come.notified().await;
+                while let Some(up) = receiver.handle.receive() {
+                    if let Some(item) = receiver.sort(up)
+                        && tell.send(item).is_err()
+                    {
+                        return;
+                    }
+                }
+            }
+        });
+        Ok((plane, news))
+    }
+
+    /// Sends ports and then a group of commands, which takes effect as a whole.
+    pub async fn change(&self, open: Vec<(PortId, Port)>, commands: Vec<Command>) {
+        let mut turn = self.turn.lock().await;
+        if !commands.is_empty() {
+            *turn += 1;
+            for command in commands {
+                self.down(Down::Command(command)).await;
+            }
+            self.down(Down::Command(Command::Commit(*turn))).await;
+        }
+        for (id, port) in open {
+            self.down(Down::Open(id, port)).await;
+        }
+    }
+
+    /// Takes a port back.
+    pub async fn close(&self, id: PortId) -> Option<Port> {
+        let (give, get) = oneshot::channel();
+        self.waiting().ports.insert(id, give);
+        self.down(Down::Close(id)).await;
+        get.await.ok()
+    }
+
+    /// Asks a question; none where the dataplane does not answer in time.
+    pub async fn ask(&self, query: Query) -> Option<Answer> {
+        let (give, get) = oneshot::channel();
+        let number = {
+            let mut waiting = self.waiting();
+            waiting.last += 1;
+            let number = waiting.last;
+            waiting.answers.insert(number, give);
+            number
+        };
+        self.down(Down::Query(number, query)).await;
+        let answer = tokio::time::timeout(ANSWER_MAX, get).await;
+        self.waiting().answers.remove(&number);
+        answer.ok()?.ok()
+    }
+
+    async fn down(&self, message: Down) {
+        let mut message = message;
+        while let Err(back) = self.handle.send(message) {
+            message = *back;
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    }
+
+    fn sort(&self, up: Up) -> Option<News> {
+        match up {
+            Up::Event(event) => Some(News::Event(event)),
+            Up::Died { port, error } => Some(News::Died(port, error)),
+            Up::Lost(count) => Some(News::Lost(count)),
+            Up::Closed(id, port) => {
+                if let Some(give) = self.waiting().ports.remove(&id) {
+                    let _ = give.send(port);
+                }
+                None
+            }
+            Up::Answer(number, answer) => {
+                if let Some(give) = self.waiting().answers.remove(&number) {
+                    let _ = give.send(answer);
+                }
+                None
+            }
+        }
+    }
+
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,229 @@
+//! Wires, from the process that wants one to the port that serves it, and their end.
+//!
+//! A wire's death has three signs, and all are needed: the dataplane's (its socket fails and the interface is gone), link events
+//! from the netlink socket that came with it, and the node's pidfd. Whichever comes first ends the endpoint.
+
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::sync::Arc;
+
+use portolan_switch::ids::PortId;
+use portolan_switch::io::{PacketWire, Port, RingShape, packet};
+use serde::{Deserialize, Serialize};
+use tokio::io::unix::AsyncFd;
+use tokio::task::AbortHandle;
+
+use super::readiness::readable;
+use super::{Control, Daemon, LiveWire};
+use crate::namespace::wire::{self, Target, WireSpec};
+use crate::topology::{EndpointId, Id, Topology};
+
+/// What an heir needs to know about the descriptors of a wire.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub(super) struct WireNote {
+    ifindex: u32,
+    shape: RingShape,
+}
+
+/// A wire that is made, and not served yet.
+pub(super) struct MadeWire {
+    pub(super) endpoint: EndpointId,
+    pub(super) port: PacketWire,
+    netlink: OwnedFd,
+    note: WireNote,
+}
+
+/// A namespace to make wires into.
+#[derive(Clone, Debug)]
+pub(super) enum Place {
+    /// That of a process, by its pidfd.
+    Process(Arc<OwnedFd>),
+    /// One that is bound to a path.
+    Netns(Arc<OwnedFd>),
+}
+
+impl Place {
+    fn target(&self) -> Target<'_> {
+        match self {
+            Place::Process(pidfd) => Target::Process(pidfd.as_fd()),
+            Place::Netns(fd) => Target::Netns(fd.as_fd()),
+        }
+    }
+}
+
+/// Where a default route leads, for each family that has one: the interface and the gateway.
+pub(super) type DefaultRoutes = (Option<(String, Ipv4Addr)>, Option<(String, Ipv6Addr)>);
+
+/// The keeper's key of a wire.
+pub(super) fn wire_key(endpoint: EndpointId) -> String {
+    format!("wire/{endpoint}")
+}
+
+/// What the step is to make of an endpoint.
+pub(super) fn wire_spec(topology: &Topology, endpoint: EndpointId) -> Option<WireSpec> {
+    let spec = topology.wire_spec(endpoint)?;
+    Some(WireSpec {
+        ifname: spec.ifname,
+        mac: spec.mac,
+        addresses: spec.addresses,
+        gateway4: spec.gateway4,
+        gateway6: spec.gateway6,
+        ipv6: spec.ipv6,
+        mtu: spec.mtu,
+        gso_max_size: packet::GSO_MAX,
+    })
+}
+
+/// Makes wires, one after the other. Blocks: a ring takes milliseconds. What was made before a failure is gone again.
+pub(super) async fn make(place: Place, specs: Vec<(EndpointId, WireSpec)>) -> Result<Vec<MadeWire>, String> {
+    let work = move || specs.into_iter().map(|(endpoint, spec)| make_one(&place, endpoint, &spec)).collect();
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("making a wire: {error}"))?
+}
+
+fn make_one(place: &Place, endpoint: EndpointId, spec: &WireSpec) -> Result<MadeWire, String> {
+    let made = wire::make(place.target(), spec)?;
+    let note = WireNote { ifindex: made.ifindex, shape: packet::SHAPE };
+    let port = PacketWire::open(made.packet, made.ifindex, note.shape)
+        .map_err(|error| format!("cannot set up the ring of {}: {error}", spec.ifname))?;
+    Ok(MadeWire { endpoint, port, netlink: made.netlink, note })
+}
+
+/// Takes a wire over from the daemon before.
+pub(super) fn adopt(endpoint: EndpointId, note: &str, mut descriptors: Vec<OwnedFd>) -> Result<MadeWire, String> {
+    let note: WireNote = serde_json::from_str(note).map_err(|error| format!("its note: {error}"))?;
+    let (Some(netlink), Some(socket)) = (descriptors.pop(), descriptors.pop()) else {
+        return Err("its descriptors are missing".into());
+    };
+    let port = PacketWire::adopt(socket, note.shape).map_err(|error| format!("its ring: {error}"))?;
+    if port.is_gone() { Err("its interface is gone".into()) } else { Ok(MadeWire { endpoint, port, netlink, note }) }
+}
+
+/// Replaces the default routes inside a namespace.
+pub(super) async fn route(place: Place, (v4, v6): DefaultRoutes) -> Result<(), String> {
+    let work = move || wire::route(place.target(), v4, v6);
+    tokio::task::spawn_blocking(work).await.map_err(|error| format!("setting routes: {error}"))?
+}
+
+impl Daemon {
+    /// Takes made wires into service: the keeper holds them, the endpoints get their ports. The caller commits `new` with the
+    /// ports that come back.
+    pub(super) fn enlist(
+        self: &Arc<Self>,
+        control: &mut Control,
+        new: &mut Topology,
+        made: Vec<MadeWire>,
+    ) -> Vec<(PortId, Port)> {
+        made.into_iter().map(|wire| self.enlist_one(control, new, wire)).collect()
+    }
+
+    fn enlist_one(self: &Arc<Self>, control: &mut Control, new: &mut Topology, made: MadeWire) -> (PortId, Port) {
+        let MadeWire { endpoint, port, netlink, note } = made;
+        let note = serde_json::to_string(&note).expect("numbers serialize");
+        self.keeping.hold(&wire_key(endpoint), note, &[port.socket(), netlink.as_fd()]);
+        let id = control.next_port();
+        new.wired(endpoint, Some(id));
+        let watch = self.watch_link(endpoint, netlink);
+        control.wires.insert(endpoint, LiveWire { port: id, watch });
+        (id, Port::Packet(port))
+    }
+
+    /// Takes endpoints out of service, after the commands that detach them have gone down: the keeper forgets their wires, and
+    /// closing them (24 ms each) happens behind the caller's back.
+    pub(super) fn dismiss(self: &Arc<Self>, control: &mut Control, endpoints: &[EndpointId]) {
+        let gone: Vec<LiveWire> = endpoints.iter().filter_map(|id| control.wires.remove(id)).collect();
+        self.keeping.release(endpoints.iter().copied().map(wire_key).collect());
+        for wire in gone {
+            wire.watch.abort();
+            let plane = Arc::clone(&self.plane);
+            tokio::spawn(async move {
+                let port = plane.close(wire.port).await;
+                tokio::task::spawn_blocking(move || drop(port));
+            });
+        }
+    }
+
+    fn watch_link(self: &Arc<Self>, endpoint: EndpointId, netlink: OwnedFd) -> AbortHandle {
+        let daemon = Arc::clone(self);
+        let watch = async move {
+            let Ok(netlink) = readable(netlink) else { return };
+            while !link_is_gone(&netlink).await {}
+            daemon.wire_died(endpoint, "its link was deleted").await;
+        };
+        tokio::spawn(watch).abort_handle()
+    }
+
+    /// Ends an endpoint whose wire is gone while its node may live on.
+    pub(super) async fn wire_died(self: &Arc<Self>, endpoint: EndpointId, why: &str) {
+        let mut control = self.control.lock().await;
+        let Some((node, ended)) = control.topology.endpoint(endpoint) else { return };
+        let (node, network) = (Arc::clone(node), ended.network);
+        if control.nodes.get(&node.id).is_some_and(|live| live.process.as_ref().is_some_and(super::nodes::has_ended)) {
+            // The node's own end is on its way, and takes all its endpoints.
+            return;
+        }
+        eprintln!("portolan: the wire of {} on {} is gone: {why}", node.name, network.short());
+        let mut new = control.topology.clone();
+        if new.disconnect(&network.to_string(), &node.id.to_string(), true).is_err() {
+            return;
+        }
+        let last = new.node_by_id(node.id).is_some_and(|node| node.endpoints.is_empty());
+        if self.commit(&mut control, new, Vec::new()).await.is_err() {
+            return;
+        }
+        self.dismiss(&mut control, &[endpoint]);
+        self.tell_network(&control.topology, "disconnect", network, &node.id.to_string());
+        drop(control);
+        if last && node.pid.is_none() {
+            // Known by its namespace alone, and that went with its last wire.
+            self.node_ended(node.id, None).await;
+        }
+    }
+
+    /// As [`Daemon::wire_died`], where the dataplane says so.
+    pub(super) async fn port_died(self: &Arc<Self>, port: PortId, why: &str) {
+        let endpoint = {
+            let control = self.control.lock().await;
+            control.wires.iter().find(|(_, wire)| wire.port == port).map(|(id, _)| *id)
+        };
+        if let Some(endpoint) = endpoint {
+            self.wire_died(endpoint, why).await;
+        }
+    }
+
+    /// Tells that something happened between a network and a node.
+    pub(super) fn tell_network(&self, topology: &Topology, action: &str, network: Id, node: &str) {
+        let name = topology.network_by_id(network).map(|n| n.name.clone()).unwrap_or_default();
+        let attributes = [("name", name.as_str()), ("container", node)];
+        self.events.tell("network", action, &network.to_string(), &attributes);
+    }
+}
+
+/// Reads what there is to read; whether the link was deleted.
+async fn link_is_gone(netlink: &AsyncFd<OwnedFd>) -> bool {
+    let Ok(mut ready) = netlink.readable().await else { return true };
+    let mut buffer = [0; 8192];
+    let read = ready.try_io(|fd| Ok(nix::sys::socket::recv(
+        fd.as_raw_fd(),
+        &mut buffer,
+        nix::sys::socket::MsgFlags::MSG_DONTWAIT,
+    )?));
+    match read {
+        Ok(Ok(length)) => tells_of_deletion(&buffer[..length]),
+        // Events were lost: the dataplane's own sign remains.
+        Ok(Err(_)) | Err(_) => false,
+    }
+}
+
+/// Whether one of the netlink messages (netlink(7): length, type, ...) is RTM_DELLINK.
+fn tells_of_deletion(mut messages: &[u8]) -> bool {
+    while let Some(header) = messages.first_chunk::<16>() {
+        let [a, b, c, d, e, f, ..] = *header;
+        let length = u32::from_ne_bytes([a, b, c, d]) as usize;
+        if u16::from_ne_bytes([e, f]) == libc::RTM_DELLINK {
+            return true;
+        }
+        let next = length.max(16).next_multiple_of(4);
+        messages = messages.get(next..).unwrap_or_default();
+    }
+    false
+}

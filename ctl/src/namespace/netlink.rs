@@ -1,0 +1,98 @@
+//! A plain, blocking rtnetlink socket: one request, one answer.
+//!
+//! The socket belongs to the network namespace of the thread that opened it, for ever; that is how one process configures
+//! two namespaces.
+
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+
+use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_route::RouteNetlinkMessage;
+use nix::sys::socket::{
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+};
+use nix::sys::time::TimeVal;
+
+/// RTMGRP_LINK, as a mask: link events.
+const GROUP_LINK: u32 = 1;
+
+/// How long an answer of the kernel may take, in seconds; it holds a lock that others take too.
+const ANSWER_SECONDS_MAX: i64 = 8;
+
+/// Bytes of a netlink header (RFC 3549, 2.3.2).
+const HEADER_BYTES: usize = 16;
+
+/// The type of a message that ends a request, with its error number (0: done).
+const TYPE_ERROR: u16 = 2;
+
+/// An rtnetlink socket in the network namespace where it was opened.
+pub struct Netlink {
+    socket: OwnedFd,
+    sequence: u32,
+}
+
+impl Netlink {
+    /// Opens one in the network namespace of this thread.
+    pub fn open() -> io::Result<Netlink> {
+        let socket = raw(SockFlag::empty())?;
+        setsockopt(&socket, sockopt::ReceiveTimeout, &TimeVal::new(ANSWER_SECONDS_MAX, 0))?;
+        Ok(Netlink { socket, sequence: 0 })
+    }
+
+    /// Sends a request with `flags` (besides REQUEST and ACK) and waits until it is done. What the kernel answers before
+    /// its acknowledgement is given back, without its header; the error is the kernel's.
+    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<Vec<u8>>> {
+        self.sequence += 1;
+        let mut header = NetlinkHeader::default();
+        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
+        header.sequence_number = self.sequence;
+        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+        packet.finalize();
+        let mut bytes = vec![0; packet.buffer_len()];
+        packet.serialize(&mut bytes);
+        send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
+        self.answer()
+    }
+
+    fn answer(&self) -> io::Result<Option<Vec<u8>>> {
+        let mut answer = None;
+        let mut bytes = vec![0; 32 * 1024];
+        loop {
+            let length = recv(self.socket.as_raw_fd(), &mut bytes, MsgFlags::empty())?;
+            let mut rest = &bytes[..length];
+            while let Some((kind, sequence, payload, next)) = split(rest) {
+                rest = next;
+                if sequence != self.sequence {
+                    continue;
+                }
+                if kind != TYPE_ERROR {
+                    answer.get_or_insert_with(|| payload.to_vec());
+                    continue;
+                }
+                let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
+                return if code == 0 { Ok(answer) } else { Err(io::Error::from_raw_os_error(-code)) };
+            }
+        }
+    }
+}
+
+/// A non-blocking rtnetlink socket in the network namespace of this thread, subscribed to link events.
+pub fn link_events() -> io::Result<OwnedFd> {
+    let socket = raw(SockFlag::SOCK_NONBLOCK)?;
+    bind(socket.as_raw_fd(), &NetlinkAddr::new(0, GROUP_LINK))?;
+    Ok(socket)
+}
+
+fn raw(flags: SockFlag) -> io::Result<OwnedFd> {
+    let flags = flags | SockFlag::SOCK_CLOEXEC;
+    Ok(socket(AddressFamily::Netlink, SockType::Raw, flags, SockProtocol::NetlinkRoute)?)
+}
+
+/// The first message of `bytes`: type, sequence number, payload, and what follows it.
+fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
+    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
+    let kind = u16::from_ne_bytes(*bytes.get(4..)?.first_chunk()?);
+    let sequence = u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?);
+    let payload = bytes.get(HEADER_BYTES..length)?;
+    Some((kind, sequence, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or(&[])))
+}

@@ -1,0 +1,1 @@
+//! The file, used well and ill.

@@ -1,0 +1,158 @@
+//! How an endpoint is set up inside its node, and what the node's files of /etc say.
+
+use std::fmt::Write;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use ipnet::IpNet;
+use portolan_switch::ids::{MacAddr, NetworkId, NodeId};
+
+use super::model::{Endpoint, EndpointId, Form, Network, Node};
+use super::Topology;
+use crate::api::types::EtcFiles;
+
+/// What the wire of an endpoint must be like.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct WireSpec {
+    /// Which endpoint.
+    pub endpoint: EndpointId,
+    /// The node, as the dataplane knows it.
+    pub node: NodeId,
+    /// The network, as the dataplane knows it.
+    pub network: NetworkId,
+    /// The interface inside the node.
+    pub ifname: String,
+    /// Its hardware address.
+    pub mac: MacAddr,
+    /// Its addresses with the prefix lengths of their subnets.
+    pub addresses: Vec<IpNet>,
+    /// The IPv4 gateway, where the network has one.
+    pub gateway4: Option<Ipv4Addr>,
+    /// As above.
+    pub gateway6: Option<Ipv6Addr>,
+    /// Whether the node's IPv4 default route goes through this gateway.
+    pub default4: bool,
+    /// As above.
+    pub default6: bool,
+    /// Largest IP packet, bytes.
+    pub mtu: u16,
+    /// Whether the interface has IPv6 at all.
+    pub ipv6: bool,
+}
+
+/// The gateway of the subnet an address is from.
+fn gateway(network: &Network, address: IpAddr) -> Option<IpAddr> {
+    network.subnet_of(address)?.gateway
+}
+
+pub(super) fn gateway4(network: &Network, endpoint: &Endpoint) -> Option<Ipv4Addr> {
+    match gateway(network, IpAddr::V4(endpoint.ipv4?.addr()))? {
+        IpAddr::V4(address) => Some(address),
+        IpAddr::V6(_) => None,
+    }
+}
+
+pub(super) fn gateway6(network: &Network, endpoint: &Endpoint) -> Option<Ipv6Addr> {
+    match gateway(network, IpAddr::V6(endpoint.ipv6?.addr()))? {
+        IpAddr::V6(address) => Some(address),
+        IpAddr::V4(_) => None,
+    }
+}
+
+impl Topology {
+    /// The wires of a node, in the order its endpoints were made. The default route of each family goes through the
+    /// gateway of the highest priority, the endpoint made first among equals; an internal network gives none.
+    pub fn wire_specs(&self, node: &Node) -> Vec<WireSpec> {
+        let ways_out: Vec<(&Endpoint, &Network)> = node
+            .endpoints_by_priority()
+            .into_iter()
+            .filter_map(|endpoint| Some((endpoint, &**self.networks.get(&endpoint.network)?)))
+            .filter(|(_, network)| !network.internal)
+            .collect();
+        let first4 = ways_out.iter().find(|(e, n)| gateway4(n, e).is_some()).map(|(e, _)| e.id);
+        let first6 = ways_out.iter().find(|(e, n)| gateway6(n, e).is_some()).map(|(e, _)| e.id);
+        let spec = |endpoint: &Endpoint| {
+            let network = self.networks.get(&endpoint.network)?;
+            Some(WireSpec {
+                endpoint: endpoint.id,
+                node: node.node_id(),
+                network: network.network_id(),
+                ifname: endpoint.ifname.clone(),
+                mac: endpoint.mac,
+                addresses: endpoint.prefixes(),
+                gateway4: gateway4(network, endpoint),
+                gateway6: gateway6(network, endpoint),
+                default4: first4 == Some(endpoint.id),
+                default6: first6 == Some(endpoint.id),
+                mtu: network.mtu,
+                ipv6: network.ipv6,
+            })
+        };
+        node.endpoints.iter().filter_map(spec).collect()
+    }
+
+    /// The wire of one endpoint.
+    pub fn wire_spec(&self, endpoint: EndpointId) -> Option<WireSpec> {
+        let (node, _) = self.endpoint(endpoint)?;
+        self.wire_specs(node).into_iter().find(|spec| spec.endpoint == endpoint)
+    }
+
+    /// The files of /etc that speak of the network. A node on the host's own network has the host's resolv.conf: it is
+    /// empty here.
+    pub fn etc_files(&self, node: &Node) -> EtcFiles {
+        let mut hosts = String::from(
+            "127.0.0.1\tlocalhost\n\
+             ::1\tlocalhost ip6-localhost ip6-loopback\n\
+             fe00::\tip6-localnet\n\
+             ff00::\tip6-mcastprefix\n\
+             ff02::1\tip6-allnodes\n\
+             ff02::2\tip6-allrouters\n",
+        );
+        // Writing into a string cannot fail.
+        for (name, address) in &node.extra_hosts {
+            let _ = writeln!(hosts, "{address}\t{name}");
+        }
+        let names = if node.hostname.eq_ignore_ascii_case(&node.name) {
+            node.hostname.clone()
+        } else {
+            format!("{} {}", node.hostname, node.name)
+        };
+        for address in node.endpoints_by_priority().iter().flat_map(|e| e.addresses()) {
+            let _ = writeln!(hosts, "{address}\t{names}");
+        }
+        if node.endpoints.is_empty() {
+            // Programs expect that a host knows its own name.
+            let _ = writeln!(hosts, "127.0.0.1\t{names}");
+        }
+        EtcFiles {
+            resolv_conf: self.resolv_conf(node),
+            hosts,
+            hostname: format!("{}\n", node.hostname),
+        }
+    }
+
+    fn resolv_conf(&self, node: &Node) -> String {
+        if node.form == Form::Host && node.dns.is_empty() && node.dns_search.is_empty() {
+            return String::new();
+        }
+        let mut text = String::from("# Written by portolan; rewritten when the node changes networks.\n");
+        let servers = if node.dns.is_empty() { self.resolver(node).into_iter().collect() } else { node.dns.clone() };
+        for server in servers {
+            let _ = writeln!(text, "nameserver {server}");
+        }
+        let search: Vec<&str> = node.dns_search.iter().map(String::as_str).filter(|d| *d != ".").collect();
+        if !search.is_empty() {
+            let _ = writeln!(text, "search {}", search.join(" "));
+        }
+        text.push_str("options ndots:0\n");
+        text
+    }
+
+    /// The gateway that a node asks for names: of its first network that has one, IPv4 if it can be.
+    fn resolver(&self, node: &Node) -> Option<IpAddr> {
+        node.endpoints_by_priority().into_iter().find_map(|endpoint| {
+            let network = self.networks.get(&endpoint.network)?;
+            let v4 = gateway4(network, endpoint).map(IpAddr::V4);
+            v4.or_else(|| gateway6(network, endpoint).map(IpAddr::V6))
+        })
+    }
+}
