@@ -10,7 +10,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use redb::{Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition};
+use redb::{
+    Database, DatabaseError, ReadableDatabase, ReadableTable, StorageError, TableDefinition,
+};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
@@ -85,13 +87,14 @@ impl Store {
     /// # Errors
     /// In use, not accessible, damaged, or of a newer format.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let database = Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| {
-            match error {
-                DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: shown(path) },
-                DatabaseError::Storage(error) => storage_error(path, error),
-                error => StoreError::Damaged { path: shown(path), what: error.to_string() },
-            }
-        })?;
+        let database =
+            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| {
+                match error {
+                    DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: shown(path) },
+                    DatabaseError::Storage(error) => storage_error(path, error),
+                    error => StoreError::Damaged { path: shown(path), what: error.to_string() },
+                }
+            })?;
         let store = Store { path: path.into(), database };
         store.check_format()?;
         Ok(store)
@@ -102,10 +105,13 @@ impl Store {
         let transaction = self.wrap(self.database.begin_write())?;
         {
             let mut meta = self.wrap(transaction.open_table(META))?;
-            let found = self.wrap(meta.get(FORMAT_KEY))?.map(|row| self.parse(FORMAT_KEY, row.value()));
+            let found =
+                self.wrap(meta.get(FORMAT_KEY))?.map(|row| self.parse(FORMAT_KEY, row.value()));
             match found.transpose()? {
                 Some(FORMAT) => return Ok(()),
-                Some(newer) => return Err(StoreError::Newer { path: shown(&self.path), format: newer }),
+                Some(newer) => {
+                    return Err(StoreError::Newer { path: shown(&self.path), format: newer });
+                }
                 None => {
                     self.wrap(meta.insert(FORMAT_KEY, FORMAT.to_string().as_bytes()))?;
                 }
@@ -177,8 +183,10 @@ impl Store {
     }
 
     fn parse<T: DeserializeOwned>(&self, key: &str, row: &[u8]) -> Result<T, StoreError> {
-        serde_json::from_slice(row)
-            .map_err(|error| StoreError::Damaged { path: shown(&self.path), what: format!("row {key}: {error}") })
+        serde_json::from_slice(row).map_err(|error| StoreError::Damaged {
+            path: shown(&self.path),
+            what: format!("row {key}: {error}"),
+        })
     }
 
     fn wrap<T, E: Into<redb::Error>>(&self, result: Result<T, E>) -> Result<T, StoreError> {
@@ -197,7 +205,10 @@ fn shown(path: &Path) -> String {
 fn storage_error(path: &Path, error: StorageError) -> StoreError {
     match error {
         StorageError::Io(error)
-            if !matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            if !matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
         {
             StoreError::Unusable { path: shown(path), error }
         }

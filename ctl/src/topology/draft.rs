@@ -75,7 +75,10 @@ impl Topology {
             return Err(Refusal::new(RefusalKind::Internal, "no fault, yet nothing found"));
         };
         if !node.running() {
-            return conflict(format!("node {} has exited: start it anew on the networks wanted", node.name));
+            return conflict(format!(
+                "node {} has exited: start it anew on the networks wanted",
+                node.name
+            ));
         }
         if node.form != Form::Bridge || network.form != Form::Bridge {
             return conflict(format!(
@@ -84,17 +87,25 @@ impl Topology {
             ));
         }
         if node.endpoint_on(network.id).is_some() {
-            return conflict(format!("endpoint with name {} already exists in network {}", node.name, network.name));
+            return conflict(format!(
+                "endpoint with name {} already exists in network {}",
+                node.name, network.name
+            ));
         }
         if node.endpoints.len() >= ENDPOINTS_PER_NODE_MAX {
-            return conflict(format!("node {} is on {ENDPOINTS_PER_NODE_MAX} networks, as many as can be", node.name));
+            return conflict(format!(
+                "node {} is on {ENDPOINTS_PER_NODE_MAX} networks, as many as can be",
+                node.name
+            ));
         }
         let mut draft = self.clone();
         let mut node = Node::clone(&node);
         let mut faults = Faults::default();
-        let made = draft.add_endpoint(&mut node, wish, &network, random, &mut faults, &mut warnings);
+        let made =
+            draft.add_endpoint(&mut node, wish, &network, random, &mut faults, &mut warnings);
         faults.settle()?;
-        let id = made.ok_or_else(|| Refusal::new(RefusalKind::Internal, "no fault, yet no endpoint"))?;
+        let id =
+            made.ok_or_else(|| Refusal::new(RefusalKind::Internal, "no fault, yet no endpoint"))?;
         draft.nodes.insert(node.id, Arc::new(node));
         *self = draft;
         Ok((id, warnings))
@@ -110,7 +121,9 @@ impl Topology {
         warnings: &mut Vec<String>,
     ) -> Node {
         if self.nodes.len() >= NODES_MAX {
-            faults.conflict(format!("there are {NODES_MAX} nodes, as many as can be: remove one first"));
+            faults.conflict(format!(
+                "there are {NODES_MAX} nodes, as many as can be: remove one first"
+            ));
         }
         let mut id = Id::random(random);
         while self.by_short_id(id) {
@@ -163,7 +176,8 @@ impl Topology {
 
     /// Whether some node's short id is that of `id`.
     fn by_short_id(&self, id: Id) -> bool {
-        Id::range_of_prefix(&id.short()).is_some_and(|range| self.nodes.range(range).next().is_some())
+        Id::range_of_prefix(&id.short())
+            .is_some_and(|range| self.nodes.range(range).next().is_some())
     }
 
     /// The networks a node asks for that the switch must make; host and none become the node's form.
@@ -191,10 +205,16 @@ impl Topology {
         }
         if let Some((wish, network)) = wanted.iter().find(|(_, n)| n.form != Form::Bridge) {
             if spec.networks.len() > 1 {
-                faults.invalid(format!("network {} stands alone: drop the other networks", network.name));
+                faults.invalid(format!(
+                    "network {} stands alone: drop the other networks",
+                    network.name
+                ));
             }
             if **wish != (EndpointCreate { network: wish.network.clone(), ..Default::default() }) {
-                faults.invalid(format!("network {} takes no addresses, aliases or options", network.name));
+                faults.invalid(format!(
+                    "network {} takes no addresses, aliases or options",
+                    network.name
+                ));
             }
             node.form = network.form;
         }
@@ -220,9 +240,13 @@ impl Topology {
         }
         let ifname = next_ifname(first, &node.endpoints);
         if ifname.is_none() {
-            faults.invalid(format!("no interface can be named after {first:?}: choose a shorter name"));
+            faults.invalid(format!(
+                "no interface can be named after {first:?}: choose a shorter name"
+            ));
         }
-        if wish.driver_opts.contains_key(IFNAME_KEY) && ifname.as_ref().is_some_and(|name| name != first) {
+        if wish.driver_opts.contains_key(IFNAME_KEY)
+            && ifname.as_ref().is_some_and(|name| name != first)
+        {
             faults.invalid(format!("interface name {first:?} is given twice"));
         }
         let ipv4 = self.ipv4_for(wish, network, faults);
@@ -231,7 +255,10 @@ impl Topology {
         let mac = match wish.mac_address {
             Some(mac) => {
                 if !taken.take_mac(mac) {
-                    faults.conflict(format!("hardware address {mac} is already in use on network {}", network.name));
+                    faults.conflict(format!(
+                        "hardware address {mac} is already in use on network {}",
+                        network.name
+                    ));
                 }
                 mac
             }
@@ -322,14 +349,24 @@ impl Topology {
         };
         let aux = subnet.aux.iter().find(|(_, reserved)| **reserved == address);
         if subnet.gateway == Some(address) {
-            faults.conflict(format!("IP address {address} is the gateway of network {}", network.name));
+            faults.conflict(format!(
+                "IP address {address} is the gateway of network {}",
+                network.name
+            ));
         } else if let Some((name, _)) = aux {
-            faults.conflict(format!("IP address {address} is reserved as {name} on network {}", network.name));
+            faults.conflict(format!(
+                "IP address {address} is reserved as {name} on network {}",
+                network.name
+            ));
         } else if ends(&subnet.net).contains(&address) {
-            faults.invalid(format!("IP address {address} is the network or broadcast address of {}", subnet.net));
+            faults.invalid(format!(
+                "IP address {address} is the network or broadcast address of {}",
+                subnet.net
+            ));
         } else if !Arc::make_mut(self.taken.get_mut(&network.id)?).take(address) {
             let holder = self.members(network.id).find(|(_, e)| e.addresses().contains(&address));
-            let holder = holder.map_or_else(String::new, |(node, _)| format!(" by node {}", node.name));
+            let holder =
+                holder.map_or_else(String::new, |(node, _)| format!(" by node {}", node.name));
             faults.conflict(format!(
                 "IP address {address} is already in use{holder} on network {}: choose another",
                 network.name
@@ -342,7 +379,9 @@ impl Topology {
 
     fn warn_of_overlap(&self, node: &Node, network: &Network, warnings: &mut Vec<String>) {
         for other in node.endpoints.iter().filter_map(|e| self.networks.get(&e.network)) {
-            for (a, b) in other.subnets.iter().flat_map(|a| network.subnets.iter().map(move |b| (a, b))) {
+            for (a, b) in
+                other.subnets.iter().flat_map(|a| network.subnets.iter().map(move |b| (a, b)))
+            {
                 if overlap(&a.net, &b.net) {
                     warnings.push(format!(
                         "networks {} ({}) and {} ({}) overlap: node {} reaches the overlap through one of them only",
@@ -390,12 +429,17 @@ fn check_wish(
         faults.invalid("network-scoped aliases are only supported for user-defined networks");
     }
     if wish.aliases.len() > ALIASES_MAX {
-        faults.invalid(format!("{} aliases are given: at most {ALIASES_MAX} are allowed", wish.aliases.len()));
+        faults.invalid(format!(
+            "{} aliases are given: at most {ALIASES_MAX} are allowed",
+            wish.aliases.len()
+        ));
     } else {
         wish.aliases.iter().for_each(|alias| check_alias(alias, faults));
     }
     if let Some(mac) = wish.mac_address.filter(|mac| !mac.is_station()) {
-        faults.invalid(format!("hardware address {mac} is a group's or empty: one of a station is needed"));
+        faults.invalid(format!(
+            "hardware address {mac} is a group's or empty: one of a station is needed"
+        ));
     }
     check_words("driver options", &wish.driver_opts, faults);
     for key in wish.driver_opts.keys().filter(|key| *key != IFNAME_KEY) {
@@ -413,8 +457,10 @@ fn check_resolver(spec: &NodeCreate, faults: &mut Faults, warnings: &mut Vec<Str
             faults.invalid(format!("{count} {what} are given: at most {WORDS_MAX} are allowed"));
         }
     }
-    for server in spec.dns.iter().filter(|server| server.is_unspecified() || server.is_multicast()) {
-        faults.invalid(format!("{server} cannot be a name server: the address of a host is needed"));
+    for server in spec.dns.iter().filter(|server| server.is_unspecified() || server.is_multicast())
+    {
+        faults
+            .invalid(format!("{server} cannot be a name server: the address of a host is needed"));
     }
     if spec.dns.len() > 3 {
         warnings.push("programs ask the first three name servers only (resolv.conf(5))".into());
@@ -434,16 +480,21 @@ fn extra_host(line: &str, faults: &mut Faults) -> Option<(String, IpAddr)> {
     let before = faults.count();
     check_domain("extra host", name, faults);
     if address == "host-gateway" {
-        faults.invalid(format!("extra host {name:?}: host-gateway is not available in this version"));
+        faults
+            .invalid(format!("extra host {name:?}: host-gateway is not available in this version"));
         return None;
     }
     let bare = address.strip_prefix('[').and_then(|rest| rest.strip_suffix(']')).unwrap_or(address);
-    let parsed = bare.parse::<Ipv4Addr>().map(IpAddr::V4).or_else(|_| bare.parse::<Ipv6Addr>().map(IpAddr::V6));
+    let parsed = bare
+        .parse::<Ipv4Addr>()
+        .map(IpAddr::V4)
+        .or_else(|_| bare.parse::<Ipv6Addr>().map(IpAddr::V6));
     match parsed {
         Ok(address) if faults.count() == before => Some((name.to_string(), address)),
         Ok(_) => None,
         Err(_) => {
-            faults.invalid(format!("invalid extra host {shown:?}: {address:?} is not an IP address"));
+            faults
+                .invalid(format!("invalid extra host {shown:?}: {address:?} is not an IP address"));
             None
         }
     }

@@ -39,7 +39,10 @@ impl Topology {
             return Ok(None);
         }
         if network.form != Form::Bridge && network.form == node.form {
-            let message = format!("node {} cannot be disconnected from network {}: it has no other", node.name, network.name);
+            let message = format!(
+                "node {} cannot be disconnected from network {}: it has no other",
+                node.name, network.name
+            );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let message = format!("node {} is not connected to network {}", node.name, network.name);
@@ -82,7 +85,8 @@ impl Topology {
         self.edit(id, |node| {
             node.status = NodeStatus::Exited { code, at: now };
             node.pid = None;
-            node.past = std::mem::take(&mut node.endpoints).into_iter().map(PastEndpoint::from).collect();
+            node.past =
+                std::mem::take(&mut node.endpoints).into_iter().map(PastEndpoint::from).collect();
         });
         Ok(endpoints)
     }
@@ -94,7 +98,8 @@ impl Topology {
     pub fn remove_node(&mut self, wanted: &str, force: bool) -> Result<RemovedNode, Refusal> {
         let node = Arc::clone(self.node(wanted)?);
         if node.running() && !force {
-            let message = format!("node {} is running: stop it first, or remove it with -f", node.name);
+            let message =
+                format!("node {} is running: stop it first, or remove it with -f", node.name);
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         self.release(&node.endpoints);

@@ -33,7 +33,11 @@ impl NetworkFilter {
         let mut filter = NetworkFilter::default();
         let bad: Vec<String> =
             conditions.iter().filter_map(|condition| filter.add(condition, now).err()).collect();
-        if bad.is_empty() { Ok(filter) } else { Err(Refusal::new(RefusalKind::Invalid, bad.join("; "))) }
+        if bad.is_empty() {
+            Ok(filter)
+        } else {
+            Err(Refusal::new(RefusalKind::Invalid, bad.join("; ")))
+        }
     }
 
     fn add(&mut self, condition: &str, now: Moment) -> Result<(), String> {
@@ -64,10 +68,15 @@ impl NetworkFilter {
                 self.dangling = Some(yes);
             }
             "until" => {
-                let until = until(value, now).ok_or_else(|| wrong("an age like 24h or seconds since 1970 are needed"))?;
+                let until = until(value, now)
+                    .ok_or_else(|| wrong("an age like 24h or seconds since 1970 are needed"))?;
                 self.until = Some(until);
             }
-            _ => return Err(wrong("the keys are driver, id, name, scope, label, type, dangling and until")),
+            _ => {
+                return Err(wrong(
+                    "the keys are driver, id, name, scope, label, type, dangling and until",
+                ));
+            }
         }
         Ok(())
     }

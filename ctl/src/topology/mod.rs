@@ -31,8 +31,8 @@ mod wiring;
 pub use filter::NetworkFilter;
 pub use id::Id;
 pub use model::{
-    Counters, Endpoint, EndpointId, Form, HostFacts, Network, Node, NodeStatus, PastEndpoint, Removed,
-    RemovedNode, Subnet,
+    Counters, Endpoint, EndpointId, Form, HostFacts, Network, Node, NodeStatus, PastEndpoint,
+    Removed, RemovedNode, Subnet,
 };
 pub use moment::Moment;
 pub use names::made_up_name;

@@ -19,21 +19,93 @@ const IFNAME_MAX: usize = 15;
 const HOST_NAME: &str = "host.portolan.internal";
 
 /// What a network cannot be called: words that `--network` or DNS read otherwise.
-const RESERVED_NETWORKS: [&str; 6] = ["default", "container", "arpa", "in-addr.arpa", "ip6.arpa", "localhost"];
+const RESERVED_NETWORKS: [&str; 6] =
+    ["default", "container", "arpa", "in-addr.arpa", "ip6.arpa", "localhost"];
 
 const ADJECTIVES: [&str; 40] = [
-    "amber", "ancient", "astute", "bold", "brisk", "calm", "candid", "coastal", "crisp", "distant",
-    "drifting", "eager", "early", "fabled", "fair", "faithful", "gentle", "gilded", "hardy", "hidden",
-    "idle", "jolly", "keen", "lively", "lucky", "mellow", "misty", "noble", "northern", "patient",
-    "quiet", "rapid", "salty", "sheltered", "silver", "steady", "sunlit", "tidal", "upright", "windward",
+    "amber",
+    "ancient",
+    "astute",
+    "bold",
+    "brisk",
+    "calm",
+    "candid",
+    "coastal",
+    "crisp",
+    "distant",
+    "drifting",
+    "eager",
+    "early",
+    "fabled",
+    "fair",
+    "faithful",
+    "gentle",
+    "gilded",
+    "hardy",
+    "hidden",
+    "idle",
+    "jolly",
+    "keen",
+    "lively",
+    "lucky",
+    "mellow",
+    "misty",
+    "noble",
+    "northern",
+    "patient",
+    "quiet",
+    "rapid",
+    "salty",
+    "sheltered",
+    "silver",
+    "steady",
+    "sunlit",
+    "tidal",
+    "upright",
+    "windward",
 ];
 
 const NOUNS: [&str; 40] = [
-    "albatross", "anchor", "astrolabe", "atoll", "barque", "beacon", "bowsprit", "buoy", "capstan",
-    "caravel", "chart", "clipper", "compass", "cormorant", "cove", "dory", "estuary", "fathom",
-    "galleon", "gannet", "halyard", "harbour", "helm", "isle", "jetty", "keel", "lagoon", "lantern",
-    "lighthouse", "mainsail", "meridian", "osprey", "petrel", "pilot", "quay", "reef", "rudder",
-    "schooner", "sextant", "sounding",
+    "albatross",
+    "anchor",
+    "astrolabe",
+    "atoll",
+    "barque",
+    "beacon",
+    "bowsprit",
+    "buoy",
+    "capstan",
+    "caravel",
+    "chart",
+    "clipper",
+    "compass",
+    "cormorant",
+    "cove",
+    "dory",
+    "estuary",
+    "fathom",
+    "galleon",
+    "gannet",
+    "halyard",
+    "harbour",
+    "helm",
+    "isle",
+    "jetty",
+    "keel",
+    "lagoon",
+    "lantern",
+    "lighthouse",
+    "mainsail",
+    "meridian",
+    "osprey",
+    "petrel",
+    "pilot",
+    "quay",
+    "reef",
+    "rudder",
+    "schooner",
+    "sextant",
+    "sounding",
 ];
 
 /// Whether DNS can carry a name: at most 253 characters, labels of 1 to 63.
@@ -55,7 +127,10 @@ pub(super) fn check_network_name(name: &str, faults: &mut Faults, warnings: &mut
     if name.is_empty() {
         faults.invalid("a network needs a name");
     } else if name.len() > NAME_MAX {
-        faults.invalid(format!("the network's name has {} characters: at most {NAME_MAX} are allowed", name.len()));
+        faults.invalid(format!(
+            "the network's name has {} characters: at most {NAME_MAX} are allowed",
+            name.len()
+        ));
     } else if name.contains(odd) || name.starts_with('-') {
         faults.invalid(format!(
             "invalid network name {name:?}: use letters, digits and signs, but no blanks, none of / : , = \\ \" ' \
@@ -112,7 +187,9 @@ pub(super) fn check_domain(what: &str, name: &str, faults: &mut Faults) {
     let trimmed = name.strip_suffix('.').unwrap_or(name);
     let plain = trimmed.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
     if !plain || !is_dns_name(trimmed) {
-        faults.invalid(format!("invalid {what} {name:?}: a domain name like db.example.org is needed"));
+        faults.invalid(format!(
+            "invalid {what} {name:?}: a domain name like db.example.org is needed"
+        ));
     }
 }
 
@@ -215,7 +292,10 @@ impl Topology {
                     node.name
                 ));
             } else if name.len() == 12 && node.id.short() == name {
-                faults.conflict(format!("the name {name:?} is the short id of node {:?}: choose another", node.name));
+                faults.conflict(format!(
+                    "the name {name:?} is the short id of node {:?}: choose another",
+                    node.name
+                ));
             }
         }
     }
@@ -239,7 +319,21 @@ mod tests {
         for good in ["app", "test@#$", "br.net1", "A_b-c", "1"] {
             assert!(!faults(|f| check_network_name(good, f, &mut Vec::new())), "{good}");
         }
-        for bad in ["", " ", "a b", "a/b", "a:b", "a,b", "a=b", "-a", "a\n", "é", "default", "ARPA", &"x".repeat(129)] {
+        for bad in [
+            "",
+            " ",
+            "a b",
+            "a/b",
+            "a:b",
+            "a,b",
+            "a=b",
+            "-a",
+            "a\n",
+            "é",
+            "default",
+            "ARPA",
+            &"x".repeat(129),
+        ] {
             assert!(faults(|f| check_network_name(bad, f, &mut Vec::new())), "{bad}");
         }
         let mut warnings = Vec::new();
@@ -277,7 +371,10 @@ mod tests {
     #[test]
     fn interfaces_count_on_from_the_first_name() {
         let taken = |names: &[&str]| -> Vec<Endpoint> {
-            let one = |name: &&str| Endpoint { ifname: (*name).into(), ..super::super::tests::bare_endpoint() };
+            let one = |name: &&str| Endpoint {
+                ifname: (*name).into(),
+                ..super::super::tests::bare_endpoint()
+            };
             names.iter().map(one).collect()
         };
         for (first, have, next) in [

@@ -47,12 +47,17 @@ impl Topology {
             let mut subnets = Vec::new();
             if form == Form::Bridge {
                 let net = self.next_pool(host).unwrap_or_else(|_| {
-                    warnings.push(format!("the host uses every default pool: network bridge hides its {}", first_pool()));
+                    warnings.push(format!(
+                        "the host uses every default pool: network bridge hides its {}",
+                        first_pool()
+                    ));
                     first_pool()
                 });
                 if net != first_pool() {
                     let usual = first_pool();
-                    warnings.push(format!("network bridge uses {net}, since {usual} is in use on this host"));
+                    warnings.push(format!(
+                        "network bridge uses {net}, since {usual} is in use on this host"
+                    ));
                 }
                 subnets.push(plain_subnet(net));
             }
@@ -95,12 +100,15 @@ impl Topology {
             faults.conflict(format!("network with name {} already exists", spec.name));
         }
         if self.networks.len() >= NETWORKS_MAX {
-            faults.conflict(format!("there are {NETWORKS_MAX} networks, as many as can be: remove one first"));
+            faults.conflict(format!(
+                "there are {NETWORKS_MAX} networks, as many as can be: remove one first"
+            ));
         }
         check_driver(&spec.driver, &mut faults);
         check_words("labels", &spec.labels, &mut faults);
         check_words("options", &spec.options, &mut faults);
-        let has = |v4: bool| spec.ipam.config.iter().any(|c| matches!(c.subnet, IpNet::V4(_)) == v4);
+        let has =
+            |v4: bool| spec.ipam.config.iter().any(|c| matches!(c.subnet, IpNet::V4(_)) == v4);
         let ipv6 = spec.enable_ipv6 || has(false);
         if !spec.enable_ipv4 && !ipv6 {
             faults.invalid("IPv4 or IPv6 must be enabled: drop --ipv4=false or add --ipv6");
@@ -216,7 +224,9 @@ impl Choices {
             if MTU_KEYS.contains(&key.as_str()) {
                 match value.parse() {
                     Ok(mtu) if (least..=MTU_MAX).contains(&mtu) => choices.mtu = mtu,
-                    _ => faults.invalid(format!("{key}={value}: an MTU from {least} to {MTU_MAX} is needed")),
+                    _ => faults.invalid(format!(
+                        "{key}={value}: an MTU from {least} to {MTU_MAX} is needed"
+                    )),
                 }
             } else if key == GUARD_KEY {
                 match value.as_str() {
@@ -239,7 +249,9 @@ fn check_driver(driver: &str, faults: &mut Faults) {
             faults.invalid(format!("driver {driver} is not available in this version: use bridge"));
         }
         "host" | "none" | "null" => {
-            faults.invalid(format!("only one network of driver {driver} is allowed, and it is predefined"));
+            faults.invalid(format!(
+                "only one network of driver {driver} is allowed, and it is predefined"
+            ));
         }
         _ => faults.invalid(format!("unknown driver {driver:?}: use bridge")),
     }
@@ -248,12 +260,15 @@ fn check_driver(driver: &str, faults: &mut Faults) {
 /// Notes maps of the user's words that are too large.
 pub(super) fn check_words(what: &str, words: &BTreeMap<String, String>, faults: &mut Faults) {
     if words.len() > WORDS_MAX {
-        faults.invalid(format!("{} {what} are given: at most {WORDS_MAX} are allowed", words.len()));
+        faults
+            .invalid(format!("{} {what} are given: at most {WORDS_MAX} are allowed", words.len()));
     }
     for (key, value) in words {
         if key.is_empty() || key.len().saturating_add(value.len()) > WORD_BYTES_MAX {
             let start: String = key.chars().take(32).collect();
-            faults.invalid(format!("among the {what}, {start:?} is empty or longer than {WORD_BYTES_MAX} bytes"));
+            faults.invalid(format!(
+                "among the {what}, {start:?} is empty or longer than {WORD_BYTES_MAX} bytes"
+            ));
         }
     }
 }
@@ -261,7 +276,10 @@ pub(super) fn check_words(what: &str, words: &BTreeMap<String, String>, faults: 
 /// Notes all that is wrong with an address plan.
 fn check_plan(plan: &[IpamConfig], internal: bool, faults: &mut Faults) {
     if plan.len() > SUBNETS_PER_NETWORK_MAX {
-        faults.invalid(format!("{} subnets are given: at most {SUBNETS_PER_NETWORK_MAX} are allowed", plan.len()));
+        faults.invalid(format!(
+            "{} subnets are given: at most {SUBNETS_PER_NETWORK_MAX} are allowed",
+            plan.len()
+        ));
         return;
     }
     for (place, config) in plan.iter().enumerate() {
@@ -270,12 +288,18 @@ fn check_plan(plan: &[IpamConfig], internal: bool, faults: &mut Faults) {
             if other.subnet == config.subnet {
                 match (other.gateway, config.gateway) {
                     (Some(a), Some(b)) if a != b => {
-                        faults.invalid(format!("subnet {} has two gateways, {a} and {b}: give one", config.subnet));
+                        faults.invalid(format!(
+                            "subnet {} has two gateways, {a} and {b}: give one",
+                            config.subnet
+                        ));
                     }
                     _ => faults.invalid(format!("subnet {} is given twice", config.subnet)),
                 }
             } else if overlap(&other.subnet.trunc(), &config.subnet.trunc()) {
-                faults.invalid(format!("subnets {} and {} of the network overlap", other.subnet, config.subnet));
+                faults.invalid(format!(
+                    "subnets {} and {} of the network overlap",
+                    other.subnet, config.subnet
+                ));
             }
         }
     }
@@ -294,9 +318,19 @@ fn check_subnet(config: &IpamConfig, internal: bool, faults: &mut Faults) {
     if !check_canonical("subnet", &subnet, faults) {
         return;
     }
-    for special in ["0.0.0.0/8", "127.0.0.0/8", "224.0.0.0/4", "::/127", "::ffff:0:0/96", "fe80::/10", "ff00::/8"] {
+    for special in [
+        "0.0.0.0/8",
+        "127.0.0.0/8",
+        "224.0.0.0/4",
+        "::/127",
+        "::ffff:0:0/96",
+        "fe80::/10",
+        "ff00::/8",
+    ] {
         if special.parse().is_ok_and(|special| overlap(&special, &subnet)) {
-            faults.invalid(format!("subnet {subnet} overlaps {special}, which no node can use: choose another"));
+            faults.invalid(format!(
+                "subnet {subnet} overlaps {special}, which no node can use: choose another"
+            ));
         }
     }
     if let Some(range) = &config.ip_range
@@ -311,14 +345,22 @@ fn check_subnet(config: &IpamConfig, internal: bool, faults: &mut Faults) {
     for (name, address) in &config.aux_addresses {
         check_inside(&format!("aux-address {name}"), *address, &subnet, faults);
         if config.gateway == Some(*address) {
-            faults.invalid(format!("aux-address {name} {address} is the gateway of subnet {subnet}"));
+            faults
+                .invalid(format!("aux-address {name} {address} is the gateway of subnet {subnet}"));
         }
     }
     if config.aux_addresses.len() > WORDS_MAX {
         faults.invalid(format!("subnet {subnet} has more than {WORDS_MAX} aux-addresses"));
     }
-    if config.gateway.is_none() && !internal && default_gateway(&subnet, &config.aux_addresses).is_none() {
-        let advice = if is_tiny(&subnet) { "give a larger one, or --internal" } else { "give fewer aux-addresses" };
+    if config.gateway.is_none()
+        && !internal
+        && default_gateway(&subnet, &config.aux_addresses).is_none()
+    {
+        let advice = if is_tiny(&subnet) {
+            "give a larger one, or --internal"
+        } else {
+            "give fewer aux-addresses"
+        };
         faults.invalid(format!("subnet {subnet} has no room for a gateway: {advice}"));
     }
 }
@@ -327,7 +369,9 @@ fn check_inside(what: &str, address: IpAddr, subnet: &IpNet, faults: &mut Faults
     if !subnet.contains(&address) {
         faults.invalid(format!("{what} {address} is outside subnet {subnet}"));
     } else if ends(subnet).contains(&address) {
-        faults.invalid(format!("{what} {address} is the network or broadcast address of subnet {subnet}"));
+        faults.invalid(format!(
+            "{what} {address} is the network or broadcast address of subnet {subnet}"
+        ));
     }
 }
 

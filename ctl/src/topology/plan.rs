@@ -111,7 +111,8 @@ pub fn plan(old: &Topology, new: &Topology) -> Vec<Command> {
 }
 
 fn difference(old: &Chart, new: &Chart) -> Vec<Command> {
-    let stale: BTreeSet<NetworkId> = beyond(&old.networks, &new.networks).map(|(id, _)| *id).collect();
+    let stale: BTreeSet<NetworkId> =
+        beyond(&old.networks, &new.networks).map(|(id, _)| *id).collect();
     let crosses = |view: &[NetworkId]| view.iter().any(|network| stale.contains(network));
     let port_stays = |port: &PortSpec, there: &Chart| {
         there.ports.get(&port.id) == Some(port) && !stale.contains(&port.network)

@@ -20,7 +20,9 @@ const ROUTE_PREFIX_MIN: u8 = 8;
 fn pools() -> impl Iterator<Item = IpNet> {
     let wide = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
     let narrow = (0..16).map(|block| (Ipv4Addr::new(192, 168, block * 16, 0), 20));
-    wide.chain(narrow).filter_map(|(address, length)| Ipv4Net::new(address, length).ok()).map(IpNet::V4)
+    wide.chain(narrow)
+        .filter_map(|(address, length)| Ipv4Net::new(address, length).ok())
+        .map(IpNet::V4)
 }
 
 /// The pool that `bridge` has unless the host is in the way.
@@ -68,7 +70,10 @@ impl Topology {
         (0..=u16::MAX).map(prefix).find(|net| !self.in_use(net, host)).ok_or_else(|| {
             Refusal::new(
                 RefusalKind::Conflict,
-                format!("all IPv6 subnets below {} are in use: choose one with --subnet", prefix(0)),
+                format!(
+                    "all IPv6 subnets below {} are in use: choose one with --subnet",
+                    prefix(0)
+                ),
             )
         })
     }

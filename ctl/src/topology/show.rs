@@ -105,7 +105,8 @@ impl Topology {
         }
         if let Some(network) = self.shared_network(node) {
             let network_id = network.id.to_string();
-            details.insert(network.name.clone(), EndpointDetail { network_id, ..Default::default() });
+            details
+                .insert(network.name.clone(), EndpointDetail { network_id, ..Default::default() });
         }
         details
     }
@@ -132,7 +133,8 @@ impl Topology {
         let addresses = |network: Id| -> Vec<IpAddr> {
             node.endpoint_on(network).map_or_else(Vec::new, Endpoint::addresses)
         };
-        let on = node.endpoints.iter().map(|e| e.network).chain(node.past.iter().map(|p| p.network));
+        let on =
+            node.endpoints.iter().map(|e| e.network).chain(node.past.iter().map(|p| p.network));
         let networks = on
             .chain(self.shared_network(node).map(|network| network.id))
             .filter_map(|id| Some((self.networks.get(&id)?.name.clone(), addresses(id))))

@@ -6,8 +6,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::IpNet;
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId};
 
-use super::model::{Endpoint, EndpointId, Form, Network, Node};
 use super::Topology;
+use super::model::{Endpoint, EndpointId, Form, Network, Node};
 use crate::api::types::EtcFiles;
 
 /// What the wire of an endpoint must be like.
@@ -134,12 +134,18 @@ impl Topology {
         if node.form == Form::Host && node.dns.is_empty() && node.dns_search.is_empty() {
             return String::new();
         }
-        let mut text = String::from("# Written by portolan; rewritten when the node changes networks.\n");
-        let servers = if node.dns.is_empty() { self.resolver(node).into_iter().collect() } else { node.dns.clone() };
+        let mut text =
+            String::from("# Written by portolan; rewritten when the node changes networks.\n");
+        let servers = if node.dns.is_empty() {
+            self.resolver(node).into_iter().collect()
+        } else {
+            node.dns.clone()
+        };
         for server in servers {
             let _ = writeln!(text, "nameserver {server}");
         }
-        let search: Vec<&str> = node.dns_search.iter().map(String::as_str).filter(|d| *d != ".").collect();
+        let search: Vec<&str> =
+            node.dns_search.iter().map(String::as_str).filter(|d| *d != ".").collect();
         if !search.is_empty() {
             let _ = writeln!(text, "search {}", search.join(" "));
         }
