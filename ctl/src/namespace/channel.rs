@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{
-    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg,
+    sendmsg, socketpair,
 };
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -27,7 +28,11 @@ pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
 }
 
 /// Sends one value and its descriptors, or fails; never a part.
-pub fn send<T: Serialize>(socket: BorrowedFd<'_>, value: &T, descriptors: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub fn send<T: Serialize>(
+    socket: BorrowedFd<'_>,
+    value: &T,
+    descriptors: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
     if bytes.len() > MESSAGE_BYTES_MAX || descriptors.len() > DESCRIPTORS_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
@@ -35,8 +40,13 @@ pub fn send<T: Serialize>(socket: BorrowedFd<'_>, value: &T, descriptors: &[Borr
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = if raw.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&raw)] };
     loop {
-        let sent =
-            sendmsg::<()>(socket.as_raw_fd(), &[IoSlice::new(&bytes)], &control, MsgFlags::MSG_NOSIGNAL, None);
+        let sent = sendmsg::<()>(
+            socket.as_raw_fd(),
+            &[IoSlice::new(&bytes)],
+            &control,
+            MsgFlags::MSG_NOSIGNAL,
+            None,
+        );
         match sent {
             Err(Errno::EINTR) => {}
             Err(errno) => return Err(errno.into()),
@@ -57,8 +67,12 @@ pub fn receive<T: DeserializeOwned>(
     let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
     let (length, descriptors, flags) = loop {
         let mut slices = [IoSliceMut::new(&mut bytes)];
-        let got =
-            recvmsg::<()>(socket.as_raw_fd(), &mut slices, Some(&mut space), MsgFlags::MSG_CMSG_CLOEXEC);
+        let got = recvmsg::<()>(
+            socket.as_raw_fd(),
+            &mut slices,
+            Some(&mut space),
+            MsgFlags::MSG_CMSG_CLOEXEC,
+        );
         let message = match got {
             Err(Errno::EINTR) => continue,
             other => other?,
@@ -88,7 +102,8 @@ fn wait_readable(socket: BorrowedFd<'_>, limit: Duration) -> io::Result<()> {
     let end = Instant::now() + limit;
     loop {
         let left = end.saturating_duration_since(Instant::now());
-        let timeout = PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
+        let timeout =
+            PollTimeout::try_from(left.as_millis().saturating_add(1)).unwrap_or(PollTimeout::MAX);
         match poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], timeout) {
             Ok(0) if left.is_zero() => return Err(io::ErrorKind::TimedOut.into()),
             Ok(0) | Err(Errno::EINTR) => {}
@@ -111,7 +126,10 @@ mod tests {
         send(a.as_fd(), &("word".to_string(), 7u32), &[file.as_fd()]).unwrap();
         let ((word, number), fds) = receive::<(String, u32)>(b.as_fd(), None).unwrap();
         assert_eq!((word.as_str(), number, fds.len()), ("word", 7, 1));
-        assert_eq!(nix::sys::stat::fstat(&fds[0]).unwrap().st_ino, nix::sys::stat::fstat(&file).unwrap().st_ino);
+        assert_eq!(
+            nix::sys::stat::fstat(&fds[0]).unwrap().st_ino,
+            nix::sys::stat::fstat(&file).unwrap().st_ino
+        );
     }
 
     #[test]
@@ -125,7 +143,10 @@ mod tests {
     fn a_gone_peer_is_the_end() {
         let (a, b) = pair().unwrap();
         drop(a);
-        assert_eq!(receive::<u32>(b.as_fd(), None).unwrap_err().kind(), io::ErrorKind::UnexpectedEof);
+        assert_eq!(
+            receive::<u32>(b.as_fd(), None).unwrap_err().kind(),
+            io::ErrorKind::UnexpectedEof
+        );
     }
 
     #[test]

@@ -10,10 +10,12 @@ use netlink_packet_route::address::{
     AddressAttribute, AddressFlags, AddressHeaderFlags, AddressMessage, AddressScope,
 };
 use netlink_packet_route::link::{
-    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute, LinkFlags, LinkInfo,
-    LinkMessage,
+    AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
+    LinkFlags, LinkInfo, LinkMessage,
 };
-use netlink_packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType};
+use netlink_packet_route::route::{
+    RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
+};
 use netlink_packet_route::{AddressFamily, RouteNetlinkMessage as Message};
 use nix::errno::Errno;
 use portolan_switch::ids::MacAddr;
@@ -65,7 +67,10 @@ impl Netlink {
         let mut link = LinkMessage::default();
         link.attributes = vec![LinkAttribute::IfName(name.into())];
         let answer = self.request(Message::GetLink(link), 0)?;
-        let index = answer.as_deref().and_then(|bytes| bytes.get(4..8)).and_then(|bytes| bytes.first_chunk());
+        let index = answer
+            .as_deref()
+            .and_then(|bytes| bytes.get(4..8))
+            .and_then(|bytes| bytes.first_chunk());
         index.map(|bytes| u32::from_ne_bytes(*bytes)).ok_or_else(|| Errno::ENODEV.into())
     }
 
@@ -137,7 +142,9 @@ impl Netlink {
             IpNet::V4(net) if net.prefix_len() < 31 => {
                 message.attributes.push(AddressAttribute::Broadcast(net.broadcast()));
             }
-            IpNet::V6(net) if net.addr().is_unicast_link_local() => message.header.scope = AddressScope::Link,
+            IpNet::V6(net) if net.addr().is_unicast_link_local() => {
+                message.header.scope = AddressScope::Link
+            }
             _ => {}
         }
         self.request(Message::NewAddress(message), NLM_F_CREATE | NLM_F_EXCL).map(drop)
@@ -146,7 +153,8 @@ impl Netlink {
     /// Makes `gateway` behind the interface the one default route of its family.
     pub fn replace_default_route(&mut self, index: u32, gateway: IpAddr) -> io::Result<()> {
         let mut message = default_route(gateway);
-        message.attributes = vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
+        message.attributes =
+            vec![RouteAttribute::Gateway(gateway.into()), RouteAttribute::Oif(index)];
         self.request(Message::NewRoute(message), NLM_F_CREATE | NLM_F_REPLACE).map(drop)
     }
 
@@ -155,7 +163,11 @@ impl Netlink {
         for _ in 0..DEFAULT_ROUTES_MAX {
             match self.request(Message::DelRoute(default_route(like)), 0) {
                 Ok(_) => {}
-                Err(error) if error.raw_os_error() == Some(libc::ESRCH) || is_without_ipv6(&error) => break,
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ESRCH) || is_without_ipv6(&error) =>
+                {
+                    break;
+                }
                 Err(error) => return Err(error),
             }
         }

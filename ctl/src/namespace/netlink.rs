@@ -6,10 +6,13 @@
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 
-use netlink_packet_core::{NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload};
+use netlink_packet_core::{
+    NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
+};
 use netlink_packet_route::RouteNetlinkMessage;
 use nix::sys::socket::{
-    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send, setsockopt, socket, sockopt,
+    AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
+    setsockopt, socket, sockopt,
 };
 use nix::sys::time::TimeVal;
 
@@ -41,7 +44,11 @@ impl Netlink {
 
     /// Sends a request with `flags` (besides REQUEST and ACK) and waits until it is done. What the kernel answers before
     /// its acknowledgement is given back, without its header; the error is the kernel's.
-    pub fn request(&mut self, message: RouteNetlinkMessage, flags: u16) -> io::Result<Option<Vec<u8>>> {
+    pub fn request(
+        &mut self,
+        message: RouteNetlinkMessage,
+        flags: u16,
+    ) -> io::Result<Option<Vec<u8>>> {
         self.sequence += 1;
         let mut header = NetlinkHeader::default();
         header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
@@ -70,7 +77,11 @@ impl Netlink {
                     continue;
                 }
                 let code = payload.first_chunk().map_or(0, |code| i32::from_ne_bytes(*code));
-                return if code == 0 { Ok(answer) } else { Err(io::Error::from_raw_os_error(-code)) };
+                return if code == 0 {
+                    Ok(answer)
+                } else {
+                    Err(io::Error::from_raw_os_error(-code))
+                };
             }
         }
     }

@@ -67,14 +67,21 @@ fn feature_names(control: &impl AsRawFd, name: &str) -> io::Result<Vec<String>> 
     info.extend((1u64 << SET_OF_FEATURES).to_ne_bytes());
     info.extend([0; 4]);
     ethtool(control, name, &mut info)?;
-    let count = info.get(16..).and_then(|rest| rest.first_chunk()).map_or(0, |word| u32::from_ne_bytes(*word));
+    let count = info
+        .get(16..)
+        .and_then(|rest| rest.first_chunk())
+        .map_or(0, |word| u32::from_ne_bytes(*word));
     let count = (count as usize).min(FEATURES_MAX);
     let mut strings = words(&[GET_STRINGS, SET_OF_FEATURES, count as u32]);
     // The kernel writes as many names as it has, whatever the length says: the room is for the most there can be.
     strings.resize(12 + FEATURES_MAX * NAME_BYTES, 0);
     ethtool(control, name, &mut strings)?;
     let names = strings[12..].chunks_exact(NAME_BYTES).take(count);
-    Ok(names.map(|raw| String::from_utf8_lossy(raw.split(|byte| *byte == 0).next().unwrap_or(raw)).into_owned()).collect())
+    Ok(names
+        .map(|raw| {
+            String::from_utf8_lossy(raw.split(|byte| *byte == 0).next().unwrap_or(raw)).into_owned()
+        })
+        .collect())
 }
 
 fn words(words: &[u32]) -> Vec<u8> {
@@ -88,7 +95,8 @@ fn ethtool(control: &impl AsRawFd, name: &str, command: &mut [u8]) -> io::Result
         data: *mut u8,
         rest: [u8; 16],
     }
-    let mut request = Request { name: [0; libc::IFNAMSIZ], data: command.as_mut_ptr(), rest: [0; 16] };
+    let mut request =
+        Request { name: [0; libc::IFNAMSIZ], data: command.as_mut_ptr(), rest: [0; 16] };
     let length = name.len().min(libc::IFNAMSIZ - 1);
     request.name[..length].copy_from_slice(&name.as_bytes()[..length]);
     // SAFETY: `request` is laid out as struct ifreq and lives through the call; `data` points to a buffer that is as long as

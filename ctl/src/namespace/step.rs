@@ -25,14 +25,15 @@ const LOOPBACK: u32 = 1;
 /// Serves one request from descriptor 0, and exits.
 pub fn step_main() -> ! {
     let stdin = io::stdin();
-    let served = channel::receive::<Request>(stdin.as_fd(), None).and_then(|(request, descriptors)| {
-        let (answer, passed): (Answer, Vec<OwnedFd>) = match serve(&request, &descriptors) {
-            Ok((ifindex, passed)) => (Ok(ifindex), passed),
-            Err(message) => (Err(message), vec![]),
-        };
-        let passed: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
-        channel::send(stdin.as_fd(), &answer, &passed)
-    });
+    let served =
+        channel::receive::<Request>(stdin.as_fd(), None).and_then(|(request, descriptors)| {
+            let (answer, passed): (Answer, Vec<OwnedFd>) = match serve(&request, &descriptors) {
+                Ok((ifindex, passed)) => (Ok(ifindex), passed),
+                Err(message) => (Err(message), vec![]),
+            };
+            let passed: Vec<BorrowedFd<'_>> = passed.iter().map(AsFd::as_fd).collect();
+            channel::send(stdin.as_fd(), &answer, &passed)
+        });
     std::process::exit(i32::from(served.is_err()))
 }
 
@@ -42,7 +43,8 @@ fn serve(request: &Request, descriptors: &[OwnedFd]) -> Result<(u32, Vec<OwnedFd
     match &request.task {
         Task::Make(spec) => make(spec),
         Task::Route { gateway4, gateway6 } => {
-            let mut netlink = Netlink::open().map_err(|error| format!("cannot open a netlink socket: {error}"))?;
+            let mut netlink = Netlink::open()
+                .map_err(|error| format!("cannot open a netlink socket: {error}"))?;
             let gateway4 = gateway4.as_ref().map(|(name, address)| (name, IpAddr::V4(*address)));
             let gateway6 = gateway6.as_ref().map(|(name, address)| (name, IpAddr::V6(*address)));
             reroute(&mut netlink, gateway4, IpAddr::V4(0.into()))?;
@@ -52,7 +54,11 @@ fn serve(request: &Request, descriptors: &[OwnedFd]) -> Result<(u32, Vec<OwnedFd
     }
 }
 
-fn reroute(netlink: &mut Netlink, gateway: Option<(&String, IpAddr)>, family: IpAddr) -> Result<(), String> {
+fn reroute(
+    netlink: &mut Netlink,
+    gateway: Option<(&String, IpAddr)>,
+    family: IpAddr,
+) -> Result<(), String> {
     let done = match gateway {
         Some((name, address)) => {
             netlink.index_of(name).and_then(|index| netlink.replace_default_route(index, address))
@@ -60,7 +66,9 @@ fn reroute(netlink: &mut Netlink, gateway: Option<(&String, IpAddr)>, family: Ip
         None => netlink.delete_default_route(family),
     };
     done.map_err(|error| match gateway {
-        Some((name, address)) => format!("cannot lead the default route to {address} behind {name}: {error}"),
+        Some((name, address)) => {
+            format!("cannot lead the default route to {address} behind {name}: {error}")
+        }
         None => format!("cannot take the default route away: {error}"),
     })
 }
@@ -93,9 +101,11 @@ fn make(spec: &WireSpec) -> Result<(u32, Vec<OwnedFd>), String> {
         let ifname = spec.ifname.clone();
         move |error: io::Error| format!("cannot {what} for {ifname}: {error}")
     };
-    let their_netns: OwnedFd = fs::File::open("/proc/self/ns/net").map_err(failed("open the network namespace"))?.into();
+    let their_netns: OwnedFd =
+        fs::File::open("/proc/self/ns/net").map_err(failed("open the network namespace"))?.into();
     let mut theirs = Netlink::open().map_err(failed("open a netlink socket"))?;
-    unshare(CloneFlags::CLONE_NEWNET).map_err(|errno| failed("make our namespace")(errno.into()))?;
+    unshare(CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| failed("make our namespace")(errno.into()))?;
     // Our end is a plug, not a host: the name space it lies in never speaks by itself.
     sysctl("net/ipv6/conf/default/disable_ipv6", "1");
     let mut ours = Netlink::open().map_err(failed("open a netlink socket"))?;
@@ -107,16 +117,22 @@ fn make(spec: &WireSpec) -> Result<(u32, Vec<OwnedFd>), String> {
         mtu: spec.mtu,
     };
     ours.make_veth(&pair).map_err(|error| match error.raw_os_error() {
-        Some(libc::EEXIST) => format!("there is an interface {} already; choose another name (--ifname)", spec.ifname),
-        Some(libc::EOPNOTSUPP) => "the kernel has no veth interfaces; load them (`modprobe veth`)".into(),
+        Some(libc::EEXIST) => {
+            format!("there is an interface {} already; choose another name (--ifname)", spec.ifname)
+        }
+        Some(libc::EOPNOTSUPP) => {
+            "the kernel has no veth interfaces; load them (`modprobe veth`)".into()
+        }
         _ => format!("cannot make {}: {error}", spec.ifname),
     })?;
     let index = ours.index_of(OUR_END).map_err(failed("find our end"))?;
-    let finished = finish_ours(&mut ours, index, spec).map_err(failed("set up our end")).and_then(|passed| {
-        setns(&their_netns, CloneFlags::CLONE_NEWNET).map_err(|errno| failed("return")(errno.into()))?;
-        finish_theirs(&mut theirs, spec)?;
-        Ok((index, passed))
-    });
+    let finished =
+        finish_ours(&mut ours, index, spec).map_err(failed("set up our end")).and_then(|passed| {
+            setns(&their_netns, CloneFlags::CLONE_NEWNET)
+                .map_err(|errno| failed("return")(errno.into()))?;
+            finish_theirs(&mut theirs, spec)?;
+            Ok((index, passed))
+        });
     if finished.is_err() {
         // Our namespace dies with this process, but later than it; the caller may try again at once.
         let _ = ours.delete_link(index);
@@ -145,20 +161,33 @@ fn finish_theirs(theirs: &mut Netlink, spec: &WireSpec) -> Result<(), String> {
     sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), if spec.ipv6 { "0" } else { "1" });
     sysctl(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
     sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
-    theirs.set_superframe_size(index, spec.gso_max_size).map_err(failed("limit superframes".into()))?;
-    offload::only_expressible(name, has_udp_superframes()).map_err(failed("set offloads".into()))?;
+    theirs
+        .set_superframe_size(index, spec.gso_max_size)
+        .map_err(failed("limit superframes".into()))?;
+    offload::only_expressible(name, has_udp_superframes())
+        .map_err(failed("set offloads".into()))?;
     theirs.set_link(LOOPBACK, LinkFlags::Up, none, vec![]).map_err(failed("bring lo up".into()))?;
-    theirs.set_link(index, LinkFlags::Up, none, vec![]).map_err(failed("bring the link up".into()))?;
+    theirs
+        .set_link(index, LinkFlags::Up, none, vec![])
+        .map_err(failed("bring the link up".into()))?;
     if spec.ipv6 {
-        let link_local = Ipv6Net::new(spec.mac.link_local(), 64).map_err(|error| error.to_string())?;
-        theirs.add_address(index, link_local.into()).map_err(failed(format!("add {link_local}")))?;
+        let link_local =
+            Ipv6Net::new(spec.mac.link_local(), 64).map_err(|error| error.to_string())?;
+        theirs
+            .add_address(index, link_local.into())
+            .map_err(failed(format!("add {link_local}")))?;
     }
-    for address in spec.addresses.iter().filter(|address| spec.ipv6 || matches!(address, IpNet::V4(_))) {
+    for address in
+        spec.addresses.iter().filter(|address| spec.ipv6 || matches!(address, IpNet::V4(_)))
+    {
         theirs.add_address(index, *address).map_err(failed(format!("add {address}")))?;
     }
-    let gateways = [spec.gateway4.map(IpAddr::V4), spec.gateway6.filter(|_| spec.ipv6).map(IpAddr::V6)];
+    let gateways =
+        [spec.gateway4.map(IpAddr::V4), spec.gateway6.filter(|_| spec.ipv6).map(IpAddr::V6)];
     for gateway in gateways.into_iter().flatten() {
-        theirs.replace_default_route(index, gateway).map_err(failed(format!("route by {gateway}")))?;
+        theirs
+            .replace_default_route(index, gateway)
+            .map_err(failed(format!("route by {gateway}")))?;
     }
     Ok(())
 }
@@ -183,13 +212,16 @@ fn sysctl(path: &str, value: &str) {
 /// Whether packet sockets can tell UDP superframes (Linux 6.2), and nobody has switched that off for a test.
 fn has_udp_superframes() -> bool {
     let without = std::env::var("PORTOLAN_WITHOUT").unwrap_or_default();
-    let release = nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
-    !without.split(',').any(|name| name == "uso") && release.is_ok_and(|release| version(&release) >= (6, 2))
+    let release =
+        nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
+    !without.split(',').any(|name| name == "uso")
+        && release.is_ok_and(|release| version(&release) >= (6, 2))
 }
 
 /// Major and minor number of a kernel release.
 fn version(release: &str) -> (u32, u32) {
-    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
+    let mut numbers =
+        release.split(|c: char| !c.is_ascii_digit()).map(|part| part.parse().unwrap_or(0));
     (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0))
 }
 

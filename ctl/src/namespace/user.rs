@@ -48,7 +48,10 @@ pub fn own_user_namespace() -> io::Result<(u64, u64)> {
 /// The number of the process behind a pidfd, as our PID namespace counts; an error once it has been reaped.
 pub fn pid_of(pidfd: &impl AsFd) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd()))?;
-    let pid = text.lines().find_map(|line| line.strip_prefix("Pid:")).and_then(|pid| pid.trim().parse::<u32>().ok());
+    let pid = text
+        .lines()
+        .find_map(|line| line.strip_prefix("Pid:"))
+        .and_then(|pid| pid.trim().parse::<u32>().ok());
     pid.filter(|pid| *pid != 0).ok_or_else(|| io::ErrorKind::NotFound.into())
 }
 
@@ -56,7 +59,13 @@ pub fn pid_of(pidfd: &impl AsFd) -> io::Result<u32> {
 pub fn signal(pidfd: &impl AsFd, signal: libc::c_int) -> io::Result<()> {
     // SAFETY: the call takes numbers and a null pointer, and touches no memory of ours.
     let done = unsafe {
-        libc::syscall(libc::SYS_pidfd_send_signal, pidfd.as_fd().as_raw_fd(), signal, std::ptr::null::<libc::c_void>(), 0)
+        libc::syscall(
+            libc::SYS_pidfd_send_signal,
+            pidfd.as_fd().as_raw_fd(),
+            signal,
+            std::ptr::null::<libc::c_void>(),
+            0,
+        )
     };
     if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
@@ -106,7 +115,11 @@ impl IdMaps {
     /// One id: the caller's own, seen inside as root, or with `as_self` as itself.
     pub fn of_user(as_self: bool) -> IdMaps {
         let line = |outside: u32| format!("{} {outside} 1\n", if as_self { outside } else { 0 });
-        IdMaps { uid: line(geteuid().as_raw()), gid: line(getegid().as_raw()), deny_setgroups: true }
+        IdMaps {
+            uid: line(geteuid().as_raw()),
+            gid: line(getegid().as_raw()),
+            deny_setgroups: true,
+        }
     }
 
     /// All ids that we have ourselves, unchanged: for root.
@@ -144,7 +157,9 @@ fn identity_over(own_map: &str) -> String {
 
 /// Why no user namespace could be made, in words that name the knob. `error` is what the kernel said.
 pub fn why_no_namespaces(error: &io::Error) -> String {
-    let knob = |name: &str| fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_string()).ok();
+    let knob = |name: &str| {
+        fs::read_to_string(format!("/proc/sys/{name}")).map(|text| text.trim().to_string()).ok()
+    };
     explain(error, &knob)
 }
 
@@ -153,9 +168,11 @@ fn explain(error: &io::Error, knob: &dyn Fn(&str) -> Option<String>) -> String {
     let reason = if is("kernel/unprivileged_userns_clone", "0") {
         "kernel.unprivileged_userns_clone is 0; ask root for `sysctl -w kernel.unprivileged_userns_clone=1`".into()
     } else if is("user/max_user_namespaces", "0") {
-        "user.max_user_namespaces is 0; ask root for `sysctl -w user.max_user_namespaces=15000`".into()
+        "user.max_user_namespaces is 0; ask root for `sysctl -w user.max_user_namespaces=15000`"
+            .into()
     } else if is("user/max_net_namespaces", "0") {
-        "user.max_net_namespaces is 0; ask root for `sysctl -w user.max_net_namespaces=15000`".into()
+        "user.max_net_namespaces is 0; ask root for `sysctl -w user.max_net_namespaces=15000`"
+            .into()
     } else if is("kernel/apparmor_restrict_unprivileged_userns", "1") {
         "kernel.apparmor_restrict_unprivileged_userns is 1; ask root for an AppArmor profile for portolan that allows \
          `userns`, or for `sysctl -w kernel.apparmor_restrict_unprivileged_userns=0`"
@@ -182,7 +199,10 @@ mod tests {
 
     #[test]
     fn the_identity_map_keeps_every_extent() {
-        assert_eq!(identity_over("         0       1000          1\n 1 100000 65536\n"), "0 0 1\n1 1 65536\n");
+        assert_eq!(
+            identity_over("         0       1000          1\n 1 100000 65536\n"),
+            "0 0 1\n1 1 65536\n"
+        );
     }
 
     #[test]
@@ -190,7 +210,11 @@ mod tests {
         for (name, value, word) in [
             ("kernel/unprivileged_userns_clone", "0", "kernel.unprivileged_userns_clone"),
             ("user/max_user_namespaces", "0", "user.max_user_namespaces"),
-            ("kernel/apparmor_restrict_unprivileged_userns", "1", "kernel.apparmor_restrict_unprivileged_userns"),
+            (
+                "kernel/apparmor_restrict_unprivileged_userns",
+                "1",
+                "kernel.apparmor_restrict_unprivileged_userns",
+            ),
         ] {
             let text = explain(&denied(), &|asked| (asked == name).then(|| value.to_string()));
             assert!(text.contains(word) && !text.contains('\n'), "{text}");

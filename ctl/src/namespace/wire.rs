@@ -142,7 +142,9 @@ fn step(target: Target<'_>, task: Task) -> Result<(u32, Vec<OwnedFd>), String> {
         Err(error) if error.kind() == io::ErrorKind::TimedOut => {
             Err(format!("the wire step took longer than {STEP_SECONDS_MAX} s and was given up"))
         }
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Err("the wire step ended without an answer".into()),
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err("the wire step ended without an answer".into())
+        }
         Err(error) => Err(failed(error)),
     }
 }
@@ -163,7 +165,9 @@ impl Drop for Reaped {
 /// Only an /etc that is a node's own is written: one that differs from ours and holds our marker. Links that the node has
 /// put there are not followed.
 pub fn write_etc(pid: u32, files: &EtcFiles) -> Result<(), String> {
-    let failed = |what: &'static str| move |error: io::Error| format!("cannot rewrite {what} of process {pid}: {error}");
+    let failed = |what: &'static str| {
+        move |error: io::Error| format!("cannot rewrite {what} of process {pid}: {error}")
+    };
     let root = File::open(format!("/proc/{pid}/root")).map_err(failed("/etc"))?;
     let open = |path: &str, flags: OFlag| -> io::Result<File> {
         let how = OpenHow::new()
@@ -171,7 +175,8 @@ pub fn write_etc(pid: u32, files: &EtcFiles) -> Result<(), String> {
             .resolve(ResolveFlag::RESOLVE_IN_ROOT | ResolveFlag::RESOLVE_NO_SYMLINKS);
         Ok(openat2(&root, path, how)?.into())
     };
-    let etc_dir = open("etc", OFlag::O_DIRECTORY).and_then(|dir| dir.metadata()).map_err(failed("/etc"))?;
+    let etc_dir =
+        open("etc", OFlag::O_DIRECTORY).and_then(|dir| dir.metadata()).map_err(failed("/etc"))?;
     let ours = fs::metadata("/etc").map_err(failed("/etc"))?;
     open(etc::MARKER.trim_start_matches('/'), OFlag::O_RDONLY).map_err(failed("/etc"))?;
     if (ours.dev(), ours.ino()) == (etc_dir.dev(), etc_dir.ino()) {
