@@ -192,3 +192,229 @@ fn asks_for_address(ip: &Ip, frame: &[u8]) -> bool {
         .map(|[a, b, c, d]| (u16::from_be_bytes([*a, *b]), u16::from_be_bytes([*c, *d])));
     ip.protocol == protocol::UDP && !ip.is_fragment() && ports == Some(DHCP)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testbed::{
+        Bench, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, arp, icmpv6, mac, neighbor, packet, raw,
+        solicited_node, v4, v6,
+    };
+
+    const LIAR: MacAddr = MacAddr([0x02, 6, 6, 6, 6, 6]);
+    const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
+    const NOTHING: MacAddr = MacAddr([0; 6]);
+
+    fn own() -> Identity {
+        Identity::new(mac(1), &[v4(1).into(), v6(1).into()])
+    }
+
+    fn verdict(identity: &Identity, frame: &[u8]) -> Result<(), DropReason> {
+        check(identity, &Layout::of(frame, None).unwrap(), frame)
+    }
+
+    #[track_caller]
+    fn passes(frame: &[u8]) {
+        assert_eq!(verdict(&own(), frame), Ok(()));
+        assert_eq!(verdict(&own(), &tagged(frame)), Ok(()), "tagged");
+    }
+
+    #[track_caller]
+    fn fails(frame: &[u8], reason: DropReason) {
+        assert_eq!(verdict(&own(), frame), Err(reason));
+        assert_eq!(verdict(&own(), &tagged(frame)), Err(reason), "tagged");
+        assert_eq!(verdict(&own(), &tagged(&tagged(frame))), Err(reason), "tagged twice");
+    }
+
+    /// The same frame on a VLAN.
+    fn tagged(frame: &[u8]) -> Vec<u8> {
+        [&frame[..12], &[0x81, 0, 0, 5], &frame[12..]].concat()
+    }
+
+    fn udp(src: IpAddr, dst: IpAddr, from: u16, to: u16) -> Vec<u8> {
+        let mut frame = Vec::new();
+        packet(mac(2), mac(1), src, dst).udp(from, to).write(&mut frame, b"x").unwrap();
+        frame
+    }
+
+    fn arp_from(operation: u16, sender: (MacAddr, Ipv4Addr), target: Ipv4Addr) -> Vec<u8> {
+        arp(MacAddr::BROADCAST, mac(1), operation, sender, (NOTHING, target))
+    }
+
+    fn nd(src: Ipv6Addr, dst: Ipv6Addr, kind: u8, body: &[u8]) -> Vec<u8> {
+        icmpv6(GATEWAY_MAC, mac(1), src, dst, kind, body)
+    }
+
+    #[test]
+    fn hardware_address_must_be_the_endpoints() {
+        passes(&raw(mac(2), mac(1), 0x88b5, b"anything"));
+        fails(&raw(mac(2), LIAR, 0x88b5, b"anything"), DropReason::GuardMac);
+    }
+
+    #[test]
+    fn ipv4_source_must_be_the_endpoints() {
+        passes(&udp(v4(1).into(), v4(2).into(), 1, 2));
+        fails(&udp(v4(2).into(), v4(3).into(), 1, 2), DropReason::GuardIpv4);
+        fails(&udp(NOBODY.into(), v4(3).into(), 1, 2), DropReason::GuardIpv4);
+    }
+
+    #[test]
+    fn a_dhcp_client_may_have_no_address_yet() {
+        let everybody = Ipv4Addr::BROADCAST.into();
+        passes(&udp(NOBODY.into(), everybody, 68, 67));
+        fails(&udp(NOBODY.into(), everybody, 67, 68), DropReason::GuardIpv4);
+        fails(&udp(v4(2).into(), everybody, 68, 67), DropReason::GuardIpv4);
+        let mut fragment = udp(NOBODY.into(), everybody, 68, 67);
+        fragment[20] |= 0x20;
+        fails(&fragment, DropReason::GuardIpv4);
+    }
+
+    #[test]
+    fn ipv6_source_must_be_the_endpoints() {
+        passes(&udp(v6(1).into(), v6(2).into(), 1, 2));
+        passes(&udp(mac(1).link_local().into(), v6(2).into(), 1, 2));
+        for src in [v6(2), mac(2).link_local(), Ipv6Addr::UNSPECIFIED] {
+            fails(&udp(src.into(), v6(2).into(), 1, 2), DropReason::GuardIpv6);
+        }
+    }
+
+    #[test]
+    fn an_endpoint_without_ipv6_speaks_none() {
+        let v4_only = Identity::new(mac(1), &[v4(1).into()]);
+        let routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+        for src in [mac(1).link_local(), Ipv6Addr::UNSPECIFIED] {
+            let frame = nd(src, routers, 133, &[0; 4]);
+            assert_eq!(verdict(&v4_only, &frame), Err(DropReason::GuardIpv6));
+        }
+    }
+
+    #[test]
+    fn arp_speaks_for_own_addresses_alone() {
+        let own = (mac(1), v4(1));
+        for operation in [1, 2] {
+            passes(&arp_from(operation, own, v4(2)));
+            passes(&arp_from(operation, own, v4(1)));
+            fails(&arp_from(operation, (mac(1), v4(2)), v4(3)), DropReason::GuardArp);
+            fails(&arp_from(operation, (LIAR, v4(1)), v4(2)), DropReason::GuardArp);
+            fails(&arp_from(operation, (mac(1), GATEWAY_V4), GATEWAY_V4), DropReason::GuardArp);
+        }
+        fails(&arp_from(2, (mac(1), NOBODY), v4(1)), DropReason::GuardArp);
+        fails(&arp_from(8, own, v4(2)), DropReason::GuardArp);
+        let mut strange = arp_from(1, own, v4(2));
+        strange[15] = 6;
+        fails(&strange, DropReason::GuardArp);
+        fails(&arp_from(1, own, v4(2))[..41], DropReason::Malformed);
+    }
+
+    #[test]
+    fn an_arp_probe_asks_for_own_addresses_alone() {
+        passes(&arp_from(1, (mac(1), NOBODY), v4(1)));
+        fails(&arp_from(1, (mac(1), NOBODY), v4(2)), DropReason::GuardArp);
+    }
+
+    #[test]
+    fn a_reverse_arp_announcement_names_the_endpoint() {
+        let announce = |sender| {
+            let mut frame = arp(MacAddr::BROADCAST, mac(1), 3, sender, (mac(1), NOBODY));
+            frame[12..14].copy_from_slice(&RARP.to_be_bytes());
+            frame
+        };
+        passes(&announce((mac(1), NOBODY)));
+        fails(&announce((LIAR, NOBODY)), DropReason::GuardArp);
+        fails(&announce((mac(1), v4(2))), DropReason::GuardArp);
+    }
+
+    #[test]
+    fn duplicate_address_detection_passes_for_own_addresses_alone() {
+        let dad = |target| {
+            let (_, group) = solicited_node(target);
+            nd(Ipv6Addr::UNSPECIFIED, group, 135, &neighbor(0, target, None))
+        };
+        passes(&dad(v6(1)));
+        passes(&dad(mac(1).link_local()));
+        fails(&dad(v6(2)), DropReason::GuardNd);
+        fails(&dad(GATEWAY_V6), DropReason::GuardNd);
+    }
+
+    #[test]
+    fn solicitations_name_the_endpoints_own_hardware() {
+        let ask = |option| nd(v6(1), v6(2), 135, &neighbor(0, v6(2), option));
+        passes(&ask(None));
+        passes(&ask(Some((1, mac(1)))));
+        fails(&ask(Some((1, LIAR))), DropReason::GuardNd);
+        fails(&nd(v6(2), v6(3), 135, &neighbor(0, v6(3), None)), DropReason::GuardIpv6);
+        let router = |option: &[u8]| {
+            let body = [&[0; 4][..], option].concat();
+            nd(mac(1).link_local(), v6(2), 133, &body)
+        };
+        let [_, _, rest @ ..] = LIAR.0;
+        passes(&router(&[]));
+        fails(&router(&[1, 1, 2, 6, rest[0], rest[1], rest[2], rest[3]]), DropReason::GuardNd);
+        fails(&router(&[1, 0, 2, 6, 6, 6, 6, 6]), DropReason::Malformed);
+        fails(&router(&[1, 2, 2, 6, 6, 6, 6, 6]), DropReason::Malformed);
+    }
+
+    #[test]
+    fn advertisements_speak_for_own_addresses_alone() {
+        let tell = |target, option| nd(v6(1), v6(2), 136, &neighbor(0x60, target, option));
+        passes(&tell(v6(1), Some((2, mac(1)))));
+        passes(&tell(mac(1).link_local(), None));
+        fails(&tell(v6(2), Some((2, mac(1)))), DropReason::GuardNd);
+        fails(&tell(v6(1), Some((2, LIAR))), DropReason::GuardNd);
+        let nobodys = nd(Ipv6Addr::UNSPECIFIED, v6(2), 136, &neighbor(0x20, v6(1), None));
+        fails(&nobodys, DropReason::GuardIpv6);
+    }
+
+    #[test]
+    fn no_endpoint_is_a_router() {
+        let all_nodes = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+        let advert = nd(mac(1).link_local(), all_nodes, 134, &[0; 12]);
+        fails(&advert, DropReason::GuardNd);
+        fails(&nd(mac(1).link_local(), v6(2), 137, &[0; 36]), DropReason::GuardNd);
+        // Behind destination options it is one still.
+        let mut hidden = advert[..54].to_vec();
+        hidden.extend([58, 0, 1, 4, 0, 0, 0, 0]);
+        hidden.extend(&advert[54..]);
+        hidden[19] += 8;
+        hidden[20] = 60;
+        fails(&hidden, DropReason::GuardNd);
+    }
+
+    #[test]
+    fn neighbor_discovery_in_fragments_does_not_pass() {
+        let whole = nd(v6(1), v6(2), 136, &neighbor(0x60, v6(1), None));
+        let mut first = whole[..54].to_vec();
+        first.extend([58, 0, 0, 1, 0, 0, 0, 9]);
+        first.extend(&whole[54..]);
+        first[19] += 8;
+        first[20] = 44;
+        fails(&first, DropReason::GuardNd);
+    }
+
+    #[test]
+    fn listener_reports_come_before_addresses() {
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+        for kind in [131, 132, 143] {
+            passes(&nd(Ipv6Addr::UNSPECIFIED, group, kind, &[0; 20]));
+            fails(&nd(Ipv6Addr::UNSPECIFIED, v6(2), kind, &[0; 20]), DropReason::GuardIpv6);
+        }
+        passes(&nd(Ipv6Addr::UNSPECIFIED, group, 133, &[0; 4]));
+        fails(&nd(Ipv6Addr::UNSPECIFIED, group, 128, &[0; 4]), DropReason::GuardIpv6);
+    }
+
+    #[test]
+    fn nothing_hides_behind_a_third_tag() {
+        let frame = udp(v4(2).into(), v4(3).into(), 1, 2);
+        let thrice = tagged(&tagged(&tagged(&frame)));
+        assert_eq!(verdict(&own(), &thrice), Err(DropReason::Malformed));
+    }
+
+    #[test]
+    fn an_open_network_has_no_guard() {
+        let mut bench = Bench::new(false, 2);
+        let out = bench.send(1, raw(mac(2), LIAR, 0x88b5, b"anything"));
+        assert_eq!(out.len(), 1);
+        let mut bench = Bench::new(true, 2);
+        bench.refuses(1, raw(mac(2), LIAR, 0x88b5, b"anything"), DropReason::GuardMac);
+    }
+}
