@@ -141,6 +141,11 @@ impl Bench {
         self.turn(Vec::new(), |datapath, turn, now| datapath.handle_timeout(turn, now))
     }
 
+    /// Lets time pass until then, and does what is due.
+    pub fn pass_until(&mut self, then: Time) -> Vec<(u32, Vec<u8>)> {
+        self.pass(then.since(self.now))
+    }
+
     fn turn(
         &mut self,
         frames: Vec<Sent>,
@@ -300,4 +305,16 @@ pub fn solicited_node(address: Ipv6Addr) -> (MacAddr, Ipv6Addr) {
             | u128::from(u32::from_be_bytes([0, a, b, c])),
     );
     (MacAddr([0x33, 0x33, 0xff, a, b, c]), group)
+}
+
+/// A DNS query for the IPv4 address of `name`.
+pub fn dns_query(id: u16, name: &str) -> Vec<u8> {
+    let mut query = id.to_be_bytes().to_vec();
+    query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    for label in name.split('.') {
+        query.push(u8::try_from(label.len()).unwrap());
+        query.extend(label.as_bytes());
+    }
+    query.extend([0, 0, 1, 0, 1]);
+    query
 }

@@ -409,3 +409,6 @@ impl<'t, 'f> phy::Device for Wire<'_, 't, 'f> {
 fn instant(now: Time) -> Instant {
     Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
 }
+
+#[cfg(test)]
+mod tests;

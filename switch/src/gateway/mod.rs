@@ -247,3 +247,6 @@ impl Call<'_, '_, '_> {
         if holds == 0xffff { Ok(()) } else { Err(DropReason::BadChecksum) }
     }
 }
+
+#[cfg(test)]
+mod tests;
