@@ -3,7 +3,7 @@
 //! Theory of operation. The network hands over what is addressed to the gateway, and what is addressed to a group, since it may
 //! concern it. Each protocol has a file, and answers in the turn it is asked in, out of the port the question came from, to
 //! the hardware address that asked: the gateway keeps no neighbor table and waits for nobody. Only connections for DNS over TCP
-//! outlive a turn ([`dns_tcp`]).
+//! outlive a turn.
 //!
 //! What it offers is ARP, neighbor discovery, echo and DNS. Whatever else is sent to one of its addresses is refused at once,
 //! by ICMP or by a reset, so that a client fails instead of waiting; and what is sent to it to be passed on has no route.

@@ -77,7 +77,7 @@ impl Packet {
         }
         let pseudo = pseudo(self.src, self.dst, self.protocol, self.len);
         let sum = checksum::add(pseudo, checksum::sum(payload));
-        // A zero would mean no checksum to UDP, and is never the sum's complement elsewhere but for all ones.
+        // To UDP, a zero would mean that there is none.
         let check = match self.protocol {
             protocol::UDP => checksum::finish_udp(sum),
             _ => checksum::finish(sum),

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use proptest::prelude::*;
 use smoltcp::phy::{RxToken, TxToken};
 
 use super::*;
@@ -341,4 +342,115 @@ fn a_turn_without_room_only_delays() {
     client.deliver(out);
     client.exchange(&mut bench);
     assert_eq!(client.replies().len(), 1);
+}
+
+/// A segment of anybody's making.
+#[derive(Clone, Debug)]
+struct Hostile {
+    flags: u8,
+    /// From what the gateway expects next.
+    sequence: i32,
+    /// From what the gateway sent last.
+    acknowledged: i32,
+    window: u16,
+    options: Vec<u8>,
+    payload: Vec<u8>,
+    wait_ms: u64,
+}
+
+fn near() -> impl Strategy<Value = i32> {
+    prop_oneof![4 => Just(0), 4 => -3..3i32, 1 => -10_000..10_000i32, 1 => any::<i32>()]
+}
+
+fn hostile() -> impl Strategy<Value = Hostile> {
+    let flags = prop_oneof![
+        Just(0x10u8),
+        Just(0x18),
+        Just(0x02),
+        Just(0x11),
+        Just(0x04),
+        Just(0x12),
+        any::<u8>()
+    ];
+    let window = prop_oneof![Just(0u16), Just(1), Just(65535), any::<u16>()];
+    // MSS, window scale, selective acknowledgments, timestamps: in good order, cut off and contradictory.
+    let option = prop_oneof![
+        any::<u16>().prop_map(|mss| [&[2, 4][..], &mss.to_be_bytes()].concat()),
+        any::<u8>().prop_map(|scale| vec![3, 3, scale]),
+        Just(vec![4, 2]),
+        prop::collection::vec(any::<u8>(), 8).prop_map(|edges| [&[5, 10][..], &edges].concat()),
+        prop::collection::vec(any::<u8>(), 8).prop_map(|stamps| [&[8, 10][..], &stamps].concat()),
+        prop::collection::vec(any::<u8>(), 0..12),
+    ];
+    let options = prop::collection::vec(option, 0..3).prop_map(|options| {
+        let mut options = options.concat();
+        options.truncate(40);
+        options.resize(options.len().next_multiple_of(4), 1);
+        options
+    });
+    let payload = prop_oneof![
+        Just(Vec::new()),
+        Just(message(&dns_query(7, "db"))),
+        prop::collection::vec(any::<u8>(), 0..40),
+        (0..1400usize).prop_map(|len| vec![0; len]),
+    ];
+    let wait_ms = prop_oneof![4 => Just(0u64), 1 => 0..15_000u64];
+    (flags, near(), near(), window, options, payload, wait_ms).prop_map(
+        |(flags, sequence, acknowledged, window, options, payload, wait_ms)| Hostile {
+            flags,
+            sequence,
+            acknowledged,
+            window,
+            options,
+            payload,
+            wait_ms,
+        },
+    )
+}
+
+proptest! {
+    #[test]
+    fn no_segments_do_harm(segments in prop::collection::vec(hostile(), 1..30)) {
+        let mut bench = bench(1);
+        let (mut next, mut last) = (1000u32, 0u32);
+        let mut opening = Hostile {
+            flags: 0x02,
+            sequence: 0,
+            acknowledged: 0,
+            window: 4096,
+            options: segments[0].options.clone(),
+            payload: Vec::new(),
+            wait_ms: 0,
+        };
+        for segment in std::iter::once(&mut opening).chain(&mut segments.clone()) {
+            let mut head = vec![0x13, 0x88, 0, 53];
+            head.extend(next.wrapping_add_signed(segment.sequence).to_be_bytes());
+            head.extend(last.wrapping_add_signed(segment.acknowledged).to_be_bytes());
+            head.extend([((20 + segment.options.len()) as u8 / 4) << 4, segment.flags]);
+            head.extend(segment.window.to_be_bytes());
+            head.extend([0; 4]);
+            let body = [&head[..], &segment.options, &segment.payload].concat();
+            let mut frame = Vec::new();
+            let start = packet(GATEWAY_MAC, mac(1), v4(1).into(), GATEWAY_V4.into());
+            start.write(&mut frame, etherparse::IpNumber::TCP, &body).unwrap();
+            let csum = Checksum::Verified;
+            let sent = Sent { bytes: frame, offload: Offload { csum, gso: None }, vlan: None };
+            let mut out = bench.send(1, sent);
+            out.extend(bench.pass(Duration::from_millis(segment.wait_ms)));
+            for (_, answer) in out {
+                let word = |at: usize| u32::from_be_bytes(answer[at..at + 4].try_into().unwrap());
+                next = word(42);
+                let payload = answer.len() - 34 - usize::from(answer[46] >> 4) * 4;
+                let virtual_bytes = u32::from(answer[47] & 1) + u32::from(answer[47] >> 1 & 1);
+                last = word(38).wrapping_add(payload as u32 + virtual_bytes);
+            }
+            prop_assert!(bench.datapath.dns_connections() <= 1);
+        }
+        // Whatever happened, it is over after a while.
+        for _ in 0..40 {
+            bench.pass(Duration::from_secs(1));
+        }
+        prop_assert_eq!(bench.datapath.dns_connections(), 0);
+        prop_assert_eq!(bench.datapath.poll_timeout(), None);
+    }
 }
