@@ -46,6 +46,8 @@ pub struct Talk {
     say: Vec<u8>,
     said: usize,
     close: bool,
+    /// Whether the other side closes first: smoltcp does not repeat a lost FIN where both close at once.
+    second: bool,
     /// What the other side said.
     pub heard: Vec<u8>,
     /// Whether the other side has said all it will.
@@ -160,12 +162,12 @@ impl Guest {
         socket
     }
 
-    /// Waits for one connection, to say `say` on it and then close.
+    /// Waits for one connection, to say `say` on it and to close once the other side has.
     pub fn listen(&mut self, port: u16, say: Vec<u8>) -> AppId {
         let mut socket = Guest::tcp_socket();
         socket.listen(port).expect("a port is not 0");
         let handle = self.sockets.add(socket);
-        self.add(App::Talk(Talk::new(handle, say, true)))
+        self.add(App::Talk(Talk::new(handle, say, true, true)))
     }
 
     /// Connects, to say `say` and, where `close`, to close behind it.
@@ -174,7 +176,7 @@ impl Guest {
         let remote = (IpAddress::from(to.0), to.1);
         socket.connect(self.interface.context(), remote, from).expect("a route and a free socket");
         let handle = self.sockets.add(socket);
-        self.add(App::Talk(Talk::new(handle, say, close)))
+        self.add(App::Talk(Talk::new(handle, say, close, false)))
     }
 
     /// Closes a connection once all is said.
@@ -183,6 +185,15 @@ impl Guest {
             talk.close = true;
             self.next_poll = Some(Time::ZERO);
         }
+    }
+
+    /// How a connection stands, for a failing scenario to tell.
+    pub fn state(&self, id: AppId) -> String {
+        let talk = self.talk(id);
+        let socket = self.sockets.get::<tcp::Socket<'_>>(talk.handle);
+        let Talk { said, heard, finished, close, .. } = talk;
+        let (heard, unsent) = (heard.len(), socket.send_queue());
+        format!("{}, said {said}, {unsent} unacknowledged, heard {heard}, {finished} {close}", socket.state())
     }
 
     /// A connection.
@@ -267,9 +278,9 @@ impl Guest {
 }
 
 impl Talk {
-    fn new(handle: SocketHandle, say: Vec<u8>, close: bool) -> Talk {
+    fn new(handle: SocketHandle, say: Vec<u8>, close: bool, second: bool) -> Talk {
         let (heard, finished, established) = (Vec::new(), false, false);
-        Talk { handle, say, said: 0, close, heard, finished, established }
+        Talk { handle, say, said: 0, close, second, heard, finished, established }
     }
 
     fn work(&mut self, sockets: &mut SocketSet<'static>) -> bool {
@@ -295,7 +306,8 @@ impl Talk {
             self.said += sent;
             worked |= sent > 0;
         }
-        if self.close && self.established && self.said == self.say.len() && socket.may_send() {
+        let due = self.close && (self.finished || !self.second);
+        if due && self.established && self.said == self.say.len() && socket.may_send() {
             socket.close();
             worked = true;
         }

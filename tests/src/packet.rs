@@ -203,12 +203,14 @@ impl Packet {
         })
     }
 
-    /// The length of the longest frame it stands for, behind the Ethernet header.
+    /// The length of the longest frame it stands for, behind the Ethernet header and its tags.
     pub fn longest(&self) -> usize {
         let len = self.offload.gso.map_or(self.bytes.len(), |gso| {
             self.bytes.len().min(usize::from(gso.hdr_len) + usize::from(gso.size))
         });
-        len.saturating_sub(14)
+        let tags = self.bytes.get(12..).unwrap_or_default().chunks(4);
+        let tags = tags.take_while(|tag| matches!(tag, [0x81, 0, ..] | [0x88, 0xa8, ..])).count();
+        len.saturating_sub(14 + 4 * tags)
     }
 
     /// The tag among the bytes, where there was one beside them.

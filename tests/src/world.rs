@@ -482,8 +482,7 @@ impl World {
 
     fn deliver(&mut self, port: PortId, options: PortOptions, piece: Packet) {
         let segments = piece.segments();
-        let tags = piece.bytes[12..].chunks(4).take_while(|tag| matches!(tag, [0x81, 0, ..]));
-        if piece.longest() - 4 * tags.count() > options.mtu {
+        if piece.longest() > options.mtu {
             return self.edge_drop(port, DropReason::TxTooBig, segments);
         }
         let socket = self.sockets.get_mut(&port).expect("looked up");
@@ -575,10 +574,15 @@ impl World {
 
     /// All stations of a network.
     pub fn stations(&self, network: NetworkId) -> Vec<FdbRow> {
-        let query = Query::Fdb { network, after: None, limit: usize::MAX };
-        match self.datapath.query(&query, self.now) {
-            Answer::Fdb(rows) => rows,
-            other => panic!("no stations: {other:?}"),
+        let mut stations: Vec<FdbRow> = Vec::new();
+        loop {
+            let after = stations.last().map(|row| (row.vlan, row.mac));
+            let query = Query::Fdb { network, after, limit: usize::MAX };
+            match self.datapath.query(&query, self.now) {
+                Answer::Fdb(rows) if rows.is_empty() => return stations,
+                Answer::Fdb(rows) => stations.extend(rows),
+                other => panic!("no stations: {other:?}"),
+            }
         }
     }
 }

@@ -1,4 +1,8 @@
 //! Scenarios on the simulator. Each asserts its exact outcome, and which counters moved.
 
+mod frames;
+mod gso;
+mod guard;
+mod isolation;
 mod learning;
 mod talking;
