@@ -25,14 +25,10 @@ pub struct WireSpec {
     pub mac: MacAddr,
     /// Its addresses with the prefix lengths of their subnets.
     pub addresses: Vec<IpNet>,
-    /// The IPv4 gateway, where the network has one.
+    /// The gateway of the node's IPv4 default route, where that goes through this wire.
     pub gateway4: Option<Ipv4Addr>,
     /// As above.
     pub gateway6: Option<Ipv6Addr>,
-    /// Whether the node's IPv4 default route goes through this gateway.
-    pub default4: bool,
-    /// As above.
-    pub default6: bool,
     /// Largest IP packet, bytes.
     pub mtu: u16,
     /// Whether the interface has IPv6 at all.
@@ -79,10 +75,8 @@ impl Topology {
                 ifname: endpoint.ifname.clone(),
                 mac: endpoint.mac,
                 addresses: endpoint.prefixes(),
-                gateway4: gateway4(network, endpoint),
-                gateway6: gateway6(network, endpoint),
-                default4: first4 == Some(endpoint.id),
-                default6: first6 == Some(endpoint.id),
+                gateway4: gateway4(network, endpoint).filter(|_| first4 == Some(endpoint.id)),
+                gateway6: gateway6(network, endpoint).filter(|_| first6 == Some(endpoint.id)),
                 mtu: network.mtu,
                 ipv6: network.ipv6,
             })

@@ -1,0 +1,190 @@
+//! What nodes and users see.
+
+use portolan_switch::ids::PortId;
+
+use super::*;
+
+fn wire(bench: &mut Bench) {
+    let ids: Vec<EndpointId> =
+        bench.topology.nodes().flat_map(|n| &n.endpoints).map(|e| e.id).collect();
+    for (port, id) in (1..).zip(ids) {
+        bench.topology.wired(id, Some(PortId(port)));
+    }
+}
+
+/// The interfaces of the two default routes.
+fn ways_out(bench: &Bench, node: &str) -> (Option<String>, Option<String>) {
+    let specs = bench.topology.wire_specs(bench.topology.node(node).unwrap());
+    let of = |has: &dyn Fn(&WireSpec) -> bool| {
+        let ways: Vec<String> =
+            specs.iter().filter(|spec| has(spec)).map(|spec| spec.ifname.clone()).collect();
+        assert!(ways.len() <= 1, "two default routes: {ways:?}");
+        ways.first().cloned()
+    };
+    (of(&|spec| spec.gateway4.is_some()), of(&|spec| spec.gateway6.is_some()))
+}
+
+#[test]
+fn default_routes_follow_priority_then_order_for_each_family_alone() {
+    let mut bench = Bench::new();
+    bench.network("four", &["10.0.0.0/24"]);
+    bench.network("both", &["10.1.0.0/24", "fd00:1::/64"]);
+    bench
+        .try_network(&NetworkCreate { internal: true, ..network_spec("in", &["10.2.0.0/24"]) })
+        .unwrap();
+    let some = |name: &str| Some(name.to_string());
+    bench.node("x", &["in", "four", "both"]);
+    assert_eq!(ways_out(&bench, "x"), (some("eth1"), some("eth2")));
+    bench.topology.disconnect("four", "x", false).unwrap();
+    assert_eq!(ways_out(&bench, "x"), (some("eth2"), some("eth2")));
+    bench.connect("four", "x", &EndpointCreate { gw_priority: 1, ..wish("") }).unwrap();
+    assert_eq!(ways_out(&bench, "x"), (some("eth1"), some("eth2")));
+    bench.node("y", &["in"]);
+    assert_eq!(ways_out(&bench, "y"), (None, None));
+}
+
+#[test]
+fn wires_carry_what_the_interface_needs() {
+    let mut bench = Bench::new();
+    let mut spec = network_spec("app", &["10.0.0.0/24", "fd00::/64"]);
+    spec.options.insert("mtu".into(), "1400".into());
+    bench.try_network(&spec).unwrap();
+    let node = bench.node("db", &["app"]);
+    let endpoint = &node.endpoints[0];
+    let wire = bench.topology.wire_spec(endpoint.id).unwrap();
+    assert_eq!(
+        wire,
+        WireSpec {
+            endpoint: endpoint.id,
+            node: node.node_id(),
+            network: bench.topology.network("app").unwrap().network_id(),
+            ifname: "eth0".into(),
+            mac: endpoint.mac,
+            addresses: vec!["10.0.0.2/24".parse().unwrap(), "fd00::2/64".parse().unwrap()],
+            gateway4: Some("10.0.0.1".parse().unwrap()),
+            gateway6: Some("fd00::1".parse().unwrap()),
+            mtu: 1400,
+            ipv6: true,
+        }
+    );
+}
+
+#[test]
+fn files_of_etc_name_the_gateway_and_the_node() {
+    let mut bench = Bench::new();
+    bench.network("app", &["10.0.0.0/24"]);
+    let spec = NodeCreate {
+        hostname: Some("box".into()),
+        dns_search: vec!["a.example".into(), "b.example".into()],
+        extra_hosts: vec!["far:192.0.2.1".into(), "six=[2001:db8::1]".into()],
+        ..node_spec("db", &["app"])
+    };
+    bench.try_node(&spec).unwrap();
+    let files = bench.topology.etc_files(&bench.get("db"));
+    assert_eq!(
+        files.resolv_conf,
+        "# Written by portolan; rewritten when the node changes networks.\n\
+         nameserver 10.0.0.1\nsearch a.example b.example\noptions ndots:0\n"
+    );
+    assert_eq!(files.hostname, "box\n");
+    assert!(files.hosts.starts_with("127.0.0.1\tlocalhost\n"));
+    assert!(
+        files.hosts.ends_with("192.0.2.1\tfar\n2001:db8::1\tsix\n10.0.0.2\tbox db\n"),
+        "{}",
+        files.hosts
+    );
+    let own = NodeCreate { dns: vec!["192.0.2.53".parse().unwrap()], ..node_spec("own", &["app"]) };
+    bench.try_node(&own).unwrap();
+    assert!(
+        bench
+            .topology
+            .etc_files(&bench.get("own"))
+            .resolv_conf
+            .contains("\nnameserver 192.0.2.53\n")
+    );
+    let alone = bench.node("alone", &[]);
+    assert!(!bench.topology.etc_files(&alone).resolv_conf.contains("nameserver"));
+}
+
+#[test]
+fn resolver_is_the_gateway_of_the_first_network() {
+    let mut bench = Bench::new();
+    bench.network("a", &["10.0.0.0/24"]);
+    let six = NetworkCreate { enable_ipv4: false, ..network_spec("b", &["fd00::/64"]) };
+    bench.try_network(&six).unwrap();
+    bench.node("x", &["a"]);
+    bench.connect("b", "x", &EndpointCreate { gw_priority: 5, ..wish("") }).unwrap();
+    assert!(bench.topology.etc_files(&bench.get("x")).resolv_conf.contains("nameserver fd00::1\n"));
+}
+
+#[test]
+fn names_are_those_of_wired_endpoints() {
+    let mut bench = Bench::new();
+    bench.network("app", &["10.0.0.0/24"]);
+    let aliases = vec!["www".to_string(), "DB".to_string(), "www".to_string()];
+    let on = EndpointCreate { aliases, ..wish("app") };
+    bench
+        .try_node(&NodeCreate {
+            networks: vec![on, wish("bridge")],
+            hostname: Some("box".into()),
+            ..node_spec("db", &[])
+        })
+        .unwrap();
+    let network = Arc::clone(bench.topology.network("app").unwrap());
+    assert_eq!(bench.topology.names(&network), []);
+    wire(&mut bench);
+    let short = bench.get("db").id.short();
+    let found: Vec<(String, String)> =
+        bench.topology.names(&network).into_iter().map(|n| (n.name, n.kind)).collect();
+    let mut want = [("db", "name"), ("www", "alias"), (&short, "id"), ("box", "hostname")];
+    want.sort();
+    let found: Vec<(&str, &str)> = found.iter().map(|(a, b)| (a.as_str(), b.as_str())).collect();
+    assert_eq!(found, want);
+    assert_eq!(bench.topology.names(bench.topology.network("bridge").unwrap()), []);
+    let detail = bench.topology.node_detail(&bench.get("db"));
+    assert_eq!(detail.network_settings.networks["app"].dns_names, ["db", "www", &short, "box"]);
+    assert!(detail.network_settings.networks["bridge"].dns_names.is_empty());
+}
+
+#[test]
+fn inspection_has_dockers_fields() {
+    let mut bench = Bench::new();
+    bench.network("app", &["10.0.0.0/24"]);
+    let node = bench.node("db", &["app"]);
+    let network = bench.topology.network_detail(bench.topology.network("app").unwrap());
+    let member = &network.containers[&node.id.to_string()];
+    assert_eq!(
+        (member.name.as_str(), member.ipv4_address.as_str(), member.ipv6_address.as_str()),
+        ("db", "10.0.0.2/24", "")
+    );
+    assert_eq!(network.ipam.config[0].gateway, Some("10.0.0.1".parse().unwrap()));
+    let detail = bench.topology.node_detail(&node);
+    let endpoint = &detail.network_settings.networks["app"];
+    assert_eq!(
+        (
+            endpoint.gateway.as_str(),
+            endpoint.ip_address.as_str(),
+            endpoint.ip_prefix_len,
+            endpoint.ipv6_gateway.as_str()
+        ),
+        ("10.0.0.1", "10.0.0.2", 24, "")
+    );
+    assert_eq!(detail.created, "1970-01-01T00:16:40.000000000Z");
+}
+
+#[test]
+fn listing_words_the_state_for_people() {
+    let mut bench = Bench::new();
+    let node = bench.node("db", &["bridge"]);
+    let later = Moment(bench.now.0 + 300_000_000_000);
+    let summary = bench.topology.node_summary(&node, later);
+    assert_eq!((summary.state.as_str(), summary.status.as_str()), ("running", "Up 5 minutes"));
+    assert_eq!(summary.networks["bridge"], ["172.17.0.2".parse::<std::net::IpAddr>().unwrap()]);
+    bench.topology.exited(node.id, 137, bench.now).unwrap();
+    let summary = bench.topology.node_summary(&bench.get("db"), later);
+    assert_eq!(
+        (summary.state.as_str(), summary.status.as_str()),
+        ("exited", "Exited (137) 5 minutes ago")
+    );
+    assert!(summary.networks["bridge"].is_empty());
+}
