@@ -30,7 +30,8 @@ impl Run {
         let (l4, protocol) = parts.l4?;
         let header_len = match protocol {
             TCP if frame[l4 + 13] & !FIN_PSH == 0x10 => l4 + usize::from(frame[l4 + 12] >> 4) * 4,
-            UDP => l4 + 8,
+            // Nobody sends questions to a resolver as a train.
+            UDP if frame[l4 + 2..l4 + 4] != [0, 53] => l4 + 8,
             _ => return None,
         };
         let size = parts.end.checked_sub(header_len).filter(|size| *size > 0)?;

@@ -1,5 +1,6 @@
 //! Scenarios on the simulator. Each asserts its exact outcome, and which counters moved.
 
+mod dns;
 mod frames;
 mod gso;
 mod guard;
