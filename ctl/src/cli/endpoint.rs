@@ -32,7 +32,8 @@ impl EndpointArgs {
     pub fn endpoints(self) -> Vec<EndpointCreate> {
         let mut endpoints = self.networks;
         if endpoints.is_empty() {
-            endpoints.push(EndpointCreate { network: "bridge".into(), ..EndpointCreate::default() });
+            endpoints
+                .push(EndpointCreate { network: "bridge".into(), ..EndpointCreate::default() });
         }
         if let Some(first) = endpoints.first_mut() {
             first.aliases.extend(self.network_alias);
@@ -71,7 +72,11 @@ fn parse(text: &str) -> Result<EndpointCreate, String> {
             }
         }
     }
-    if endpoint.network.is_empty() { Err("the network's name is missing".into()) } else { Ok(endpoint) }
+    if endpoint.network.is_empty() {
+        Err("the network's name is missing".into())
+    } else {
+        Ok(endpoint)
+    }
 }
 
 fn word<T: FromStr>(key: &str, value: &str) -> Result<T, String>
@@ -116,7 +121,10 @@ mod tests {
     #[test]
     fn what_is_wrong_in_a_network_is_named() {
         assert_eq!(parse("").unwrap_err(), "the network's name is missing");
-        assert_eq!(parse("app,ipp=1").unwrap_err(), "\"ipp\" is none of ip, ip6, mac-address, alias, gw-priority, driver-opt");
+        assert_eq!(
+            parse("app,ipp=1").unwrap_err(),
+            "\"ipp\" is none of ip, ip6, mac-address, alias, gw-priority, driver-opt"
+        );
         assert_eq!(parse("app,alias").unwrap_err(), "\"alias\" is not of the form KEY=VALUE");
         assert!(parse("app,ip=300.0.0.1").unwrap_err().starts_with("ip=300.0.0.1: "));
         assert!(parse("app,mac-address=1").is_err());

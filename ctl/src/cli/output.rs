@@ -6,8 +6,8 @@
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 
+use comfy_table::Table;
 use comfy_table::presets::NOTHING;
-use comfy_table::{Attribute, Cell, Table};
 use portolan::api::client::Failure;
 use serde::Serialize;
 use serde_json::Value;
@@ -121,21 +121,18 @@ fn cells(line: &str) -> Vec<String> {
 }
 
 fn table(headers: impl Iterator<Item = String>, rows: impl Iterator<Item = Vec<String>>) {
-    let bold = std::io::stdout().is_terminal() && colours();
     let mut table = Table::new();
     table.load_style(NOTHING);
-    table.set_header(headers.map(|h| {
-        let cell = Cell::new(h);
-        if bold { cell.add_attribute(Attribute::Bold) } else { cell }
-    }));
+    table.set_header(headers.map(|header| clean(&header)).collect::<Vec<_>>());
     for row in rows {
         table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
     }
     for column in table.column_iter_mut() {
         column.set_padding((0, GAP));
     }
-    for text in table.lines() {
-        line(text.trim_end());
+    for (i, text) in table.lines().enumerate() {
+        let text = text.trim_end();
+        if i == 0 { line(&bold(text)) } else { line(text) }
     }
 }
 
@@ -165,10 +162,15 @@ pub fn clean(text: &str) -> String {
     text.chars().map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
-/// Whether colours are wanted at all (<https://no-color.org>).
-pub fn colours() -> bool {
-    std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
-        && std::env::var_os("TERM").is_none_or(|t| t != "dumb")
+/// Text as a heading: bold on a terminal that wants it (<https://no-color.org>).
+pub fn bold(text: &str) -> String {
+    let wanted = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty())
+        && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+    if wanted && std::io::stdout().is_terminal() {
+        format!("\x1b[1m{text}\x1b[0m")
+    } else {
+        text.to_owned()
+    }
 }
 
 /// The first twelve digits of an id, or all of it.

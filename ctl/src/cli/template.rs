@@ -313,12 +313,7 @@ fn term_of(word: &str) -> Result<Term, String> {
     }
 }
 
-fn fill(
-    parts: &[Part],
-    dot: &Value,
-    scope: &mut Scope,
-    out: &mut String,
-) -> Result<(), String> {
+fn fill(parts: &[Part], dot: &Value, scope: &mut Scope, out: &mut String) -> Result<(), String> {
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(text),
@@ -516,7 +511,10 @@ mod tests {
             filled("{{.IPAM.Config}}", &network()),
             "[map[Gateway:172.18.0.1 Subnet:172.18.0.0/16]]"
         );
-        assert_eq!(filled("{{json .Aliases}} {{.Aliases | json}}", &network()), "[\"a\",\"b\"] [\"a\",\"b\"]");
+        assert_eq!(
+            filled("{{json .Aliases}} {{.Aliases | json}}", &network()),
+            "[\"a\",\"b\"] [\"a\",\"b\"]"
+        );
     }
 
     #[test]
@@ -543,7 +541,17 @@ mod tests {
     #[test]
     fn what_is_no_template_is_refused() {
         let deep = format!("{{{{{}.{}}}}}", "(".repeat(100), ")".repeat(100));
-        for bad in ["{{.Name", "{{}}", "{{foo .Name}}", "{{end}}", "{{range .A}}", "{{(.A}}", "{{.A)}}", "{{\"a}}", &deep] {
+        for bad in [
+            "{{.Name",
+            "{{}}",
+            "{{foo .Name}}",
+            "{{end}}",
+            "{{range .A}}",
+            "{{(.A}}",
+            "{{.A)}}",
+            "{{\"a}}",
+            &deep,
+        ] {
             assert!(bad.parse::<Template>().is_err(), "{bad}");
         }
     }

@@ -1,0 +1,190 @@
+//! What the demo runs in: a temporary directory, a daemon in it, commands with a time limit, and their end.
+
+use std::fs::{DirBuilder, File};
+use std::io::Read;
+use std::os::fd::AsFd;
+use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::signal::{SigSet, Signal, kill};
+use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::unistd::Pid;
+use portolan::api::client::Failure;
+
+use super::now;
+use crate::cli::output;
+
+/// The longest a command may take.
+const COMMAND_MAX: Duration = Duration::from_secs(20);
+
+/// The longest the daemon may take to start, and to stop.
+const DAEMON_MAX: Duration = Duration::from_secs(10);
+
+/// How often a wait looks again, milliseconds.
+const LOOK_AGAIN_MS: u8 = 2;
+
+/// How a command ended.
+pub struct Outcome {
+    pub code: i32,
+    pub stdout: String,
+    pub stderr: String,
+    pub took: Duration,
+}
+
+/// The demo's surroundings.
+pub struct Session {
+    dir: PathBuf,
+    program: String,
+    signals: SignalFd,
+    daemon: Option<Child>,
+    interrupted: bool,
+}
+
+impl Session {
+    /// Makes the directory and catches the signals that would leave it behind.
+    pub fn prepare() -> Result<Session, Failure> {
+        let program = std::env::current_exe()
+            .map_err(|e| Failure::new(format!("cannot find this program's own file: {e}")))?;
+        let mut caught = SigSet::empty();
+        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| caught.add(s));
+        let signals = caught
+            .thread_block()
+            .and_then(|()| {
+                SignalFd::with_flags(&caught, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
+            })
+            .map_err(|e| Failure::new(format!("cannot watch for Ctrl-C: {e}")))?;
+        let dir = PathBuf::from(format!("/tmp/portolan-demo-{}", std::process::id()));
+        DirBuilder::new().mode(0o700).create(&dir).map_err(|e| {
+            Failure::new(format!("cannot make {}: {e}; make /tmp writable", dir.display()))
+        })?;
+        let program = program.to_string_lossy().into_owned();
+        Ok(Session { dir, program, signals, daemon: None, interrupted: false })
+    }
+
+    /// This binary, as a node finds it too.
+    pub fn program(&self) -> &str {
+        &self.program
+    }
+
+    /// Starts the daemon and waits for its socket; how long it took, and where it is.
+    pub fn start_daemon(&mut self) -> Result<(Duration, String), String> {
+        let start = now();
+        let log = self.dir.join("daemon.log");
+        let said =
+            File::create(&log).map_err(|e| format!("cannot write {}: {e}", log.display()))?;
+        let daemon = Command::new(&self.program)
+            .arg("daemon")
+            .arg("--state")
+            .arg(self.dir.join("state"))
+            .arg("--runtime")
+            .arg(self.dir.join("run"))
+            .stdin(Stdio::null())
+            .stdout(Stdio::null())
+            .stderr(said)
+            .process_group(0)
+            .spawn()
+            .map_err(|e| format!("cannot start a daemon: {e}"))?;
+        let daemon = self.daemon.insert(daemon);
+        let socket = self.dir.join("run/api.sock");
+        while UnixStream::connect(&socket).is_err() {
+            let ended = daemon.try_wait().ok().flatten().is_some();
+            if ended || start.elapsed() > DAEMON_MAX {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                let last = said.lines().next_back().unwrap_or("it said nothing");
+                return Err(format!(
+                    "the daemon did not start: {}",
+                    last.trim_start_matches("portolan: ")
+                ));
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        Ok((start.elapsed(), self.dir.display().to_string()))
+    }
+
+    /// Runs one command of this binary against the demo's daemon; none when Ctrl-C came.
+    pub fn run(&mut self, command: &[&str]) -> Result<Option<Outcome>, String> {
+        let words = command.join(" ");
+        let start = now();
+        let mut child = Command::new(&self.program)
+            .arg("--host")
+            .arg(self.dir.join("run/api.sock"))
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .map_err(|e| format!("cannot start portolan {words}: {e}"))?;
+        let status = loop {
+            self.interrupted |= self.signalled();
+            if self.interrupted || start.elapsed() > COMMAND_MAX {
+                let _ = child.kill();
+                let _ = child.wait();
+                let late = format!("portolan {words} did not end within {COMMAND_MAX:?}");
+                return if self.interrupted { Ok(None) } else { Err(late) };
+            }
+            if let Some(status) = child.try_wait().map_err(|e| format!("portolan {words}: {e}"))? {
+                break status;
+            }
+        };
+        let took = start.elapsed();
+        let (mut stdout, mut stderr) = (String::new(), String::new());
+        let read = |from: Option<&mut dyn Read>, into: &mut String| {
+            from.map_or(Ok(0), |from| from.read_to_string(into))
+                .map_err(|e| format!("portolan {words}: {e}"))
+        };
+        read(child.stdout.as_mut().map(|out| out as &mut dyn Read), &mut stdout)?;
+        read(child.stderr.as_mut().map(|out| out as &mut dyn Read), &mut stderr)?;
+        Ok(Some(Outcome { code: status.code().unwrap_or(-1), stdout, stderr, took }))
+    }
+
+    /// Waits a moment for a signal; whether one came.
+    fn signalled(&self) -> bool {
+        let mut waiting = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
+        let _ = poll(&mut waiting, PollTimeout::from(LOOK_AGAIN_MS));
+        matches!(self.signals.read_signal(), Ok(Some(_)))
+    }
+
+    /// Removes the nodes, stops the daemon, and deletes the directory.
+    pub fn clean_up(&mut self) -> Result<(), Failure> {
+        self.interrupted = false;
+        if self.daemon.is_some() {
+            self.remove_nodes();
+        }
+        if let Some(mut daemon) = self.daemon.take() {
+            stop(&mut daemon);
+        }
+        std::fs::remove_dir_all(&self.dir).map_err(|e| {
+            Failure::new(format!("cannot remove {}: {e}; delete it by hand", self.dir.display()))
+        })
+    }
+
+    fn remove_nodes(&mut self) {
+        let Ok(Some(listed)) = self.run(&["ps", "-a", "-q", "--no-trunc"]) else { return };
+        let ids: Vec<&str> = listed.stdout.split_whitespace().collect();
+        if !ids.is_empty() {
+            let _ = self.run(&[&["rm", "-f"], ids.as_slice()].concat());
+        }
+    }
+}
+
+/// Ends the daemon in order, or by force where it does not heed.
+fn stop(daemon: &mut Child) {
+    let Ok(pid) = i32::try_from(daemon.id()) else { return };
+    let start: Instant = now();
+    let _ = kill(Pid::from_raw(pid), Signal::SIGTERM);
+    while matches!(daemon.try_wait(), Ok(None)) {
+        if start.elapsed() > DAEMON_MAX {
+            // The keeper and its daemon are one process group.
+            let _ = kill(Pid::from_raw(-pid), Signal::SIGKILL);
+            let _ = daemon.wait();
+            output::note("the demo's daemon did not stop and was killed");
+            return;
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}

@@ -1,0 +1,102 @@
+//! What the switch knows: `fdb`, `drops`, `names`; of one network or of all.
+
+use clap::Args;
+use portolan::api::client::{Client, Failure};
+use portolan::api::types::{DropEntry, FdbEntry, NameEntry, NetworkDetail};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use super::output::{self, Format, Row};
+use super::{DaemonChoice, segment};
+
+#[derive(Args, Debug)]
+pub struct Asked {
+    /// Name or id of a network; all networks unless given
+    network: Option<String>,
+    /// table, json, or a template such as '{{.Node}}'
+    #[arg(long, default_value = "table")]
+    format: Format,
+}
+
+impl Asked {
+    pub fn fdb(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        self.show(
+            daemon,
+            "fdb",
+            &["NETWORK", "MAC ADDRESS", "VLAN", "NODE", "KIND", "AGE"],
+            |e: &FdbEntry| {
+                let vlan = if e.vlan == 0 { "-".into() } else { e.vlan.to_string() };
+                let age = e.age.map_or_else(|| "-".into(), |seconds| format!("{seconds} s"));
+                vec![e.mac_address.to_string(), vlan, e.node.clone(), e.kind.clone(), age]
+            },
+        )
+    }
+
+    pub fn drops(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        self.show(
+            daemon,
+            "drops",
+            &["NETWORK", "NODE", "REASON", "FRAMES", "MEANING"],
+            |e: &DropEntry| {
+                let node = if e.node.is_empty() { "(gone)" } else { &e.node };
+                vec![node.into(), e.reason.clone(), e.frames.to_string(), e.meaning.clone()]
+            },
+        )
+    }
+
+    pub fn names(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        self.show(
+            daemon,
+            "names",
+            &["NETWORK", "NAME", "KIND", "ADDRESSES", "NODE"],
+            |e: &NameEntry| {
+                let addresses: Vec<String> = e.addresses.iter().map(ToString::to_string).collect();
+                vec![e.name.clone(), e.kind.clone(), addresses.join(", "), e.node.clone()]
+            },
+        )
+    }
+
+    fn show<T: DeserializeOwned + Serialize>(
+        self,
+        daemon: &DaemonChoice,
+        what: &str,
+        headers: &[&str],
+        cells: impl Fn(&T) -> Vec<String>,
+    ) -> Result<i32, Failure> {
+        let client = daemon.open()?;
+        let mut rows = Vec::new();
+        for network in self.networks(&client)? {
+            let entries: Vec<T> =
+                client.get(&format!("/v1/networks/{}/{what}", segment(&network)?))?;
+            for entry in &entries {
+                let mut all = vec![network.clone()];
+                all.extend(cells(entry));
+                let mut row = Row::new(entry, all, Value::Null);
+                if let (Value::Object(fields), Value::Object(more)) =
+                    (&mut row.object, json!({ "Network": network }))
+                {
+                    fields.extend(more);
+                }
+                rows.push(row);
+            }
+        }
+        output::list(&self.format, headers, &rows)?;
+        Ok(0)
+    }
+
+    /// The network asked for by its name, or all that the switch serves.
+    fn networks(&self, client: &Client) -> Result<Vec<String>, Failure> {
+        if let Some(asked) = &self.network {
+            let network: NetworkDetail =
+                client.get(&format!("/v1/networks/{}", segment(asked)?))?;
+            return Ok(vec![network.name]);
+        }
+        let all: Vec<NetworkDetail> = client.get("/v1/networks")?;
+        Ok(all
+            .into_iter()
+            .filter(|n| !matches!(n.driver.as_str(), "host" | "null" | "none"))
+            .map(|n| n.name)
+            .collect())
+    }
+}
