@@ -4,5 +4,6 @@ pub mod api;
 pub mod daemon;
 pub mod namespace;
 pub mod paths;
+pub mod runner;
 pub mod store;
 pub mod topology;

@@ -21,8 +21,9 @@ use nix::fcntl::{OFlag, OpenHow, ResolveFlag, openat2};
 use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
 
-use super::{channel, etc};
+use super::channel;
 use crate::api::types::EtcFiles;
+use crate::paths::NODE_MARK;
 
 pub use super::step::step_main;
 
@@ -178,7 +179,7 @@ pub fn write_etc(pid: u32, files: &EtcFiles) -> Result<(), String> {
     let etc_dir =
         open("etc", OFlag::O_DIRECTORY).and_then(|dir| dir.metadata()).map_err(failed("/etc"))?;
     let ours = fs::metadata("/etc").map_err(failed("/etc"))?;
-    open(etc::MARKER.trim_start_matches('/'), OFlag::O_RDONLY).map_err(failed("/etc"))?;
+    open(NODE_MARK.trim_start_matches('/'), OFlag::O_RDONLY).map_err(failed("/etc"))?;
     if (ours.dev(), ours.ino()) == (etc_dir.dev(), etc_dir.ino()) {
         return Err(format!("process {pid} has no /etc of its own; its files are left alone"));
     }
