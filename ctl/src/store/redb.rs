@@ -3,8 +3,12 @@
 //! Every save is one transaction, so a file is never between two states. A commit writes through to the disk
 //! (`fdatasync`): the state outlives the process and the power alike.
 //!
-//! redb is given only files it closed or left behind itself; a file that is something else, or is damaged where redb
-//! looks, is refused with words and left as it is.
+//! redb trusts its file: on one that was damaged it may lose what was saved last without a word, or panic. So before a file
+//! is opened, a copy of it in memory is put through redb's own check; a file that fails it is refused and left as it is.
+
+mod proof;
+#[cfg(test)]
+mod tests;
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -87,14 +91,11 @@ impl Store {
     /// # Errors
     /// In use, not accessible, damaged, or of a newer format.
     pub fn open(path: &Path) -> Result<Store, StoreError> {
-        let database =
-            Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|error| {
-                match error {
-                    DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: shown(path) },
-                    DatabaseError::Storage(error) => storage_error(path, error),
-                    error => StoreError::Damaged { path: shown(path), what: error.to_string() },
-                }
-            })?;
+        proof::check(path, CACHE_BYTES)?;
+        let database = Database::builder()
+            .set_cache_size(CACHE_BYTES)
+            .create(path)
+            .map_err(|error| database_error(path, error))?;
         let store = Store { path: path.into(), database };
         store.check_format()?;
         Ok(store)
@@ -201,10 +202,11 @@ fn shown(path: &Path) -> String {
     path.display().to_string()
 }
 
-/// redb words a file that is none of its own as an IO error of invalid data.
-fn storage_error(path: &Path, error: StorageError) -> StoreError {
+/// What redb says of a file it cannot open. A file that is none of its own is an IO error of invalid data to it.
+fn database_error(path: &Path, error: DatabaseError) -> StoreError {
     match error {
-        StorageError::Io(error)
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { path: shown(path) },
+        DatabaseError::Storage(StorageError::Io(error))
             if !matches!(
                 error.kind(),
                 io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
@@ -254,6 +256,3 @@ fn changes<'a, T: Serialize + 'a, K: Ord + Copy + ToString>(
         }
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -136,3 +136,43 @@ fn a_row_that_makes_no_sense_is_damage() {
     let error = store.load().unwrap_err();
     assert!(matches!(error, StoreError::Damaged { .. }), "{error}");
 }
+
+#[test]
+fn damage_anywhere_is_refused_or_harmless_and_never_a_panic() {
+    let (directory, path) = directory();
+    let topology = sample();
+    let store = Store::open(&path).unwrap();
+    store.save(&Topology::default(), &topology).unwrap();
+    drop(store);
+    let good = std::fs::read(&path).unwrap();
+    let mut random = ChaCha8Rng::seed_from_u64(11);
+    let bad = directory.path().join("bad.redb");
+    let (mut refused, mut harmless) = (0, 0);
+    for case in 0..120 {
+        let mut bytes = good.clone();
+        let page = (case / 2 % 20) * 4096;
+        match case % 4 {
+            0 => rand::Rng::fill_bytes(&mut random, &mut bytes[page..page + 4096]),
+            1 => bytes[page..page + 4096].fill(0),
+            2 => bytes[page + case] ^= 0x10,
+            _ => bytes.truncate(page + case),
+        }
+        std::fs::write(&bad, &bytes).unwrap();
+        match Store::open(&bad).and_then(|store| store.load()) {
+            Ok(loaded) => {
+                assert_eq!(rows(&loaded), rows(&topology), "case {case}");
+                harmless += 1;
+            }
+            Err(StoreError::Damaged { .. }) => {
+                assert_eq!(
+                    std::fs::read(&bad).unwrap(),
+                    bytes,
+                    "case {case}: the file was touched"
+                );
+                refused += 1;
+            }
+            Err(other) => panic!("case {case}: {other}"),
+        }
+    }
+    assert!(refused > 40 && harmless > 10, "{refused} refused, {harmless} harmless");
+}
