@@ -1,4 +1,4 @@
-//! The loop that moves frames: [`Dataplane::run`].
+//! The loop that moves frames: `Dataplane::run`.
 //!
 //! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
 //! side; serve each ready port in turn with a bounded batch, from receipt to sending; fire the core's timers if they are due;

@@ -5,7 +5,7 @@
 //! core as a [`Frame`], and the slots of a batch are given back, in order, when the turn is over. Superframes and unfinished
 //! checksums cross as they are, described by a virtio_net_hdr in front of each frame in both directions.
 //!
-//! Killed at any instant, the owner leaves a ring from which [`PacketWire::adopt`] goes on: see [`super::ring`].
+//! Killed at any instant, the owner leaves a ring from which [`PacketWire::adopt`] goes on: the ring's own memory tells it how far the dead one came.
 //!
 //! Which slots: they are of one size, so a superframe's worth each, or the guest's end must cut smaller. See [`SHAPE`].
 
@@ -24,6 +24,10 @@ use crate::offload::{VNET_LEN, parse_vnet};
 
 /// Most frames taken in one batch.
 pub const BATCH_MAX: usize = 64;
+
+/// A batch is at most this part of the ring: its slots are given back only when all of it was sent, and meanwhile the rest
+/// must hold what arrives.
+const RING_PART: usize = 8;
 
 /// Bytes the kernel leaves free in each slot for us, before the virtio_net_hdr and the frame.
 const RESERVE: usize = 192;
@@ -136,12 +140,12 @@ impl PacketWire {
         bound_device(self.socket()).is_ok_and(|ifindex| ifindex == -1)
     }
 
-    /// Takes at most `limit` frames (and [`BATCH_MAX`]) and lends them to `frames`. They stay in their slots until
+    /// Takes at most `limit` frames (and [`BATCH_MAX`], and an eighth of the ring) and lends them to `frames`. They stay in their slots until
     /// [`PacketWire::release`]. An heir will not see them again.
     pub fn receive<'a>(&'a mut self, limit: usize, frames: &mut FrameTable<'a>) -> Received {
         assert_eq!(self.taken, 0, "a batch is given back before the next is taken");
         let slots = self.ring.shape().slots;
-        let limit = limit.min(BATCH_MAX).min(slots as usize) as u32;
+        let limit = limit.min(BATCH_MAX).min((slots as usize / RING_PART).max(1)) as u32;
         let filled = (0..limit)
             .take_while(|step| self.ring.is_filled((self.next + step) % slots))
             .count() as u32;

@@ -1,6 +1,11 @@
 //! The edge on real wires. Each test runs again in a user and network namespace of its own, so that it needs no privilege and
 //! its traffic stays there: two veth pairs, whose switch ends are served and at whose guest ends it plays the guests.
 
+#![allow(
+    clippy::disallowed_methods,
+    reason = "what waits for a real kernel needs a deadline by a real clock"
+)]
+
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 use std::process::{Child, Command as Process, Stdio};
@@ -162,7 +167,13 @@ impl Bench {
     /// Serves these two wires as ports 0 and 1 of one network.
     fn new(wires: [PacketWire; 2]) -> Bench {
         let (tell, told) = mpsc::channel();
-        let handle = Dataplane::spawn(7, Box::new(move || drop(tell.send(())))).unwrap();
+        let handle = Dataplane::spawn(
+            7,
+            Box::new(move || {
+                let _ = tell.send(());
+            }),
+        )
+        .unwrap();
         let bench = Bench { handle, told };
         bench.command(Command::CreateNetwork(NetworkSpec {
             id: NETWORK,

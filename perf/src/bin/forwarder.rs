@@ -1,0 +1,122 @@
+//! The bare AF_PACKET forwarder: the baseline that says what moving frames costs without a switch.
+//!
+//! Two devices, a TPACKET_V2 receive ring each, `sendmsg` to the other; superframes cross whole behind their
+//! virtio_net_hdr. No tables, no checks, no counters, no timers, one thread, made as simple as it can be. Run it as root in
+//! the namespace that holds both devices: `forwarder IFNAME IFNAME [SLOTS]`.
+
+use std::ffi::CString;
+use std::io;
+use std::mem::{size_of, zeroed};
+use std::os::fd::RawFd;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use libc::{c_int, c_void};
+
+const SLOT_BYTES: usize = 65536;
+const VNET_BYTES: usize = 10;
+
+/// One device: its socket, its mapped ring, and the slot read next.
+struct Side {
+    socket: RawFd,
+    ring: *mut u8,
+    slots: usize,
+    next: usize,
+}
+
+fn check(result: c_int, what: &str) -> io::Result<c_int> {
+    if result < 0 {
+        let error = io::Error::last_os_error();
+        return Err(io::Error::new(error.kind(), format!("{what}: {error}")));
+    }
+    Ok(result)
+}
+
+fn set<T>(socket: RawFd, option: c_int, value: &T) -> io::Result<()> {
+    let (at, len) = (std::ptr::from_ref(value).cast::<c_void>(), size_of::<T>() as u32);
+    // SAFETY: the kernel reads `len` bytes from `value`, which is that long.
+    check(unsafe { libc::setsockopt(socket, libc::SOL_PACKET, option, at, len) }, "setsockopt")
+        .map(drop)
+}
+
+impl Side {
+    fn open(name: &str, slots: usize) -> io::Result<Side> {
+        // SAFETY: no memory is handed over.
+        let socket = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) }, "socket")?;
+        set(socket, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as c_int))?;
+        set(socket, libc::PACKET_VNET_HDR, &1)?;
+        set(socket, libc::PACKET_IGNORE_OUTGOING, &1)?;
+        let request = libc::tpacket_req {
+            tp_block_size: SLOT_BYTES as u32,
+            tp_block_nr: slots as u32,
+            tp_frame_size: SLOT_BYTES as u32,
+            tp_frame_nr: slots as u32,
+        };
+        set(socket, libc::PACKET_RX_RING, &request)?;
+        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        // SAFETY: the kernel chooses the address.
+        let ring = unsafe {
+            libc::mmap(std::ptr::null_mut(), slots * SLOT_BYTES, protection, flags, socket, 0)
+        };
+        if ring == libc::MAP_FAILED {
+            return Err(io::Error::last_os_error());
+        }
+        let text = CString::new(name)?;
+        // SAFETY: `text` is a C string; a sockaddr_ll may be all zero and is read by the kernel to its length.
+        unsafe {
+            let mut address: libc::sockaddr_ll = zeroed();
+            address.sll_family = libc::AF_PACKET as u16;
+            address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
+            address.sll_ifindex = check(libc::if_nametoindex(text.as_ptr()) as c_int, name)?;
+            let len = size_of::<libc::sockaddr_ll>() as u32;
+            check(libc::bind(socket, (&raw const address).cast(), len), "bind")?;
+        }
+        Ok(Side { socket, ring: ring.cast(), slots, next: 0 })
+    }
+
+    /// Sends everything in this ring to the other side, slot by slot.
+    fn forward(&mut self, to: RawFd) {
+        loop {
+            // SAFETY: the slot lies in the mapping and starts with its aligned status word.
+            let (slot, status) = unsafe {
+                let slot = self.ring.add(self.next * SLOT_BYTES);
+                (slot, AtomicU32::from_ptr(slot.cast()))
+            };
+            if status.load(Ordering::Acquire) & libc::TP_STATUS_USER == 0 {
+                return;
+            }
+            // SAFETY: the kernel wrote a header, a virtio_net_hdr right before `tp_mac` and `tp_snaplen` bytes behind it, and
+            // leaves them alone until the status is given back.
+            unsafe {
+                let header = slot.cast::<libc::tpacket2_hdr>().read();
+                let at = slot.add(usize::from(header.tp_mac) - VNET_BYTES);
+                libc::send(
+                    to,
+                    at.cast(),
+                    header.tp_snaplen as usize + VNET_BYTES,
+                    libc::MSG_DONTWAIT,
+                );
+            }
+            status.store(libc::TP_STATUS_KERNEL, Ordering::Release);
+            self.next = (self.next + 1) % self.slots;
+        }
+    }
+}
+
+fn main() -> io::Result<()> {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let (first, second) = match words.as_slice() {
+        [first, second, ..] => (first, second),
+        _ => return Err(io::Error::other("usage: forwarder IFNAME IFNAME [SLOTS]")),
+    };
+    let slots = words.get(2).and_then(|text| text.parse().ok()).unwrap_or(16);
+    let (mut a, mut b) = (Side::open(first, slots)?, Side::open(second, slots)?);
+    let watch = |socket| libc::pollfd { fd: socket, events: libc::POLLIN, revents: 0 };
+    let mut watched = [watch(a.socket), watch(b.socket)];
+    loop {
+        // SAFETY: the kernel writes to the two entries of the array.
+        let polled = unsafe { libc::poll(watched.as_mut_ptr(), 2, -1) };
+        check(polled, "poll")?;
+        a.forward(b.socket);
+        b.forward(a.socket);
+    }
+}
