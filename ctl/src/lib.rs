@@ -1,4 +1,5 @@
 //! The control plane: what is wanted, how it is kept, and how it comes to be.
+#![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod api;
 pub mod daemon;
