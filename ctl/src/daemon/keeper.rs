@@ -293,7 +293,8 @@ fn served(state: &Path, by: Option<Place>) -> String {
 fn listener(path: &Path, kind: SockType) -> Result<OwnedFd, String> {
     let failed = |e: &dyn std::fmt::Display| format!("cannot listen at {}: {e}; choose another --runtime", path.display());
     let address = UnixAddr::new(path).map_err(|e| failed(&e))?;
-    let new = || socket(AddressFamily::Unix, kind, SockFlag::SOCK_CLOEXEC, None);
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let new = || socket(AddressFamily::Unix, kind, flags, None);
     let probe = new().map_err(|e| failed(&e))?;
     if nix::sys::socket::connect(std::os::fd::AsRawFd::as_raw_fd(&probe), &address).is_ok() {
         return Err(failed(&"another daemon answers there"));

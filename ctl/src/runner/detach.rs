@@ -11,6 +11,9 @@ use super::program::{self, Refusal, code};
 use super::{RunOptions, complain, node};
 use crate::api::client::Client;
 
+/// What an id is long.
+const ID_DIGITS: u64 = 64;
+
 /// Runs a node detached; the exit code is that of the caller, once it may return.
 pub fn run(client: &Client, options: &RunOptions) -> i32 {
     match split(client, options) {
@@ -29,7 +32,8 @@ fn split(client: &Client, options: &RunOptions) -> io::Result<i32> {
         ForkResult::Parent { child } => {
             drop(writer);
             let mut id = String::new();
-            File::from(reader).read_to_string(&mut id)?;
+            // Not until the end: the node's init has a copy of the other end.
+            File::from(reader).take(ID_DIGITS).read_to_string(&mut id)?;
             if !id.is_empty() {
                 println!("{id}");
                 return Ok(0);
