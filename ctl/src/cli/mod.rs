@@ -12,6 +12,7 @@ mod logs;
 mod network;
 mod node;
 mod output;
+mod run;
 mod switch;
 mod system;
 mod template;
@@ -39,6 +40,10 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
+    /// Run a program in a new node
+    Run(run::Run),
+    /// Run a program in a node that runs
+    Exec(run::Exec),
     /// Make, list, inspect, remove and join networks
     #[command(subcommand)]
     Network(network::Verb),
@@ -100,6 +105,8 @@ impl Cli {
     pub fn act(self) -> Result<i32, Failure> {
         let daemon = DaemonChoice { host: self.host, verbose: self.verbose };
         match self.verb {
+            Verb::Run(run) => run.act(&daemon),
+            Verb::Exec(exec) => exec.act(&daemon),
             Verb::Network(verb) => network::act(verb, &daemon),
             Verb::Ps(ps) => ps.act(&daemon),
             Verb::Inspect(inspect) => inspect.act(&daemon),

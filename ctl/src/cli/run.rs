@@ -1,5 +1,6 @@
 //! `portolan run` and `exec`: programs in nodes.
 
+use std::ffi::OsString;
 use std::net::IpAddr;
 
 use clap::Args;
@@ -50,16 +51,26 @@ pub struct Run {
     #[arg(short, long, value_name = "K[=V]")]
     env: Vec<String>,
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
-    command: Vec<String>,
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
 }
 
 /// Checks `NAME:ADDRESS`.
 fn host(text: &str) -> Result<String, String> {
-    let (name, address) = text.split_once(':').ok_or_else(|| format!("{text:?} is not NAME:ADDRESS"))?;
+    let (name, address) =
+        text.split_once(':').ok_or_else(|| format!("{text:?} is not NAME:ADDRESS"))?;
     let bare = address.trim_start_matches('[').trim_end_matches(']');
     bare.parse::<IpAddr>().map_err(|_| format!("{address:?} is not an address"))?;
-    if name.is_empty() { Err(format!("{text:?} has no name")) } else { Ok(format!("{name}:{bare}")) }
+    if name.is_empty() {
+        Err(format!("{text:?} has no name"))
+    } else {
+        Ok(format!("{name}:{bare}"))
+    }
 }
 
 impl Run {
@@ -89,7 +100,7 @@ impl Run {
 
     #[cfg(test)]
     pub fn command(&self) -> Vec<&str> {
-        self.command.iter().map(String::as_str).collect()
+        self.command.iter().filter_map(|word| word.to_str()).collect()
     }
 }
 
@@ -101,8 +112,13 @@ pub struct Exec {
     /// Name or id of the node
     node: String,
     /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
-    command: Vec<String>,
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
 }
 
 impl Exec {
@@ -114,7 +130,7 @@ impl Exec {
 
     #[cfg(test)]
     pub fn command(&self) -> Vec<&str> {
-        self.command.iter().map(String::as_str).collect()
+        self.command.iter().filter_map(|word| word.to_str()).collect()
     }
 }
 

@@ -38,7 +38,7 @@ pub fn resolve(privileged: bool, add: &[String], drop: &[String]) -> Result<CapS
         (false, true) => CapSet::empty(),
         (false, false) => CapSet::from_iter(DEFAULT),
     };
-    set = set | add;
+    set |= add;
     Ok(set - drop)
 }
 
@@ -77,7 +77,7 @@ pub fn limit(set: CapSet) -> io::Result<()> {
         ambient::clear().map_err(os)?;
     }
     let mut state = CapState::get_current().map_err(os)?;
-    state.permitted = state.permitted & set;
+    state.permitted &= set;
     state.effective = state.permitted;
     state.inheritable = CapSet::empty();
     state.set_current().map_err(os)

@@ -31,9 +31,14 @@ const NAMESPACES: [(&str, CloneFlags); 6] = [
 
 /// Runs a program in the node of this name or id, with the caller's environment, `env` and the node's capabilities. Prints
 /// errors itself; returns the exit code, as [`super::run`] does. The process must have one thread.
-pub fn exec(client: &Client, node: &str, env: &[(String, String)], command: &[OsString]) -> i32 {
+pub fn exec(
+    client: &Client,
+    node: &str,
+    env: Vec<(String, String)>,
+    command: Vec<OsString>,
+) -> i32 {
     program::close_inherited();
-    let ended = start(client, node, env, command).map(|(child, source)| attend(child, source));
+    let ended = start(client, node, &env, &command).map(|(child, source)| attend(child, source));
     ended.unwrap_or_else(|refusal| {
         complain(&refusal.message);
         refusal.code
@@ -48,6 +53,10 @@ struct Inside {
 
 impl Inside {
     fn find(client: &Client, node: &str) -> Result<Inside, Refusal> {
+        let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if node.is_empty() || !node.bytes().all(is_plain) {
+            return Err(Refusal::ours(format!("{node:?} cannot name a node; `portolan ps` lists them")));
+        }
         let look = || {
             let detail: NodeDetail =
                 client.get(&format!("/v1/nodes/{node}")).map_err(|f| Refusal::ours(f.message))?;

@@ -24,27 +24,17 @@ use crate::api::types::EndpointCreate;
 
 pub use exec::exec;
 
-/// What network a program gets.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum NetworkMode {
-    /// A network namespace of its own with the endpoints asked for.
-    #[default]
-    Isolated,
-    /// The host's.
-    Host,
-    /// A network namespace of its own with `lo` alone.
-    None,
-}
+/// The predefined network that is the host's own.
+const HOST_NETWORK: &str = "host";
 
 /// What `portolan run` was asked.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct RunOptions {
     /// The node's name; made up where there is none.
     pub name: Option<String>,
-    /// Its endpoints, in the order of their interfaces.
+    /// Its endpoints, in the order of their interfaces. A single one on `host` means the host's own network namespace, one
+    /// on `none`, or none at all, a namespace with `lo` alone.
     pub networks: Vec<EndpointCreate>,
-    /// What network it gets; only `Isolated` has endpoints.
-    pub network_mode: NetworkMode,
     /// Its hostname; the short id unless said.
     pub hostname: Option<String>,
     /// Name servers instead of the gateway.
@@ -64,11 +54,18 @@ pub struct RunOptions {
     /// Return once the program runs.
     pub detach: bool,
     /// Whether its end removes the node.
-    pub auto_remove: bool,
+    pub remove: bool,
     /// Variables of the environment besides the caller's.
     pub env: Vec<(String, String)>,
     /// The program and its arguments.
     pub command: Vec<OsString>,
+}
+
+impl RunOptions {
+    /// Whether the program gets a network namespace of its own, rather than the host's.
+    fn has_own_network(&self) -> bool {
+        !self.networks.iter().any(|endpoint| endpoint.network == HOST_NETWORK)
+    }
 }
 
 /// Runs a program in a new node. Prints errors itself; returns the exit code of the process: the program's own, 128 and the
@@ -76,8 +73,9 @@ pub struct RunOptions {
 /// it prints the node's id and returns 0 once the program runs.
 ///
 /// The process must have one thread.
-pub fn run(client: &Client, options: &RunOptions) -> i32 {
+pub fn run(client: &Client, options: RunOptions) -> i32 {
     program::close_inherited();
+    let options = &options;
     if options.detach {
         detach::run(client, options)
     } else {

@@ -16,7 +16,7 @@ use super::init::{self, Plan, Setup};
 use super::log::Log;
 use super::program::{self, Outcome, Program, Refusal, code};
 use super::signals::{Held, pass_on};
-use super::{NetworkMode, RunOptions, capabilities, complain};
+use super::{RunOptions, capabilities, complain};
 use crate::api::client::{Client, Failure};
 use crate::api::types::{Info, NodeCreate, NodeExited, NodeKind};
 use crate::namespace::channel;
@@ -106,11 +106,10 @@ impl<'a> Runner<'a> {
             .create_node(&self.request(&inside), inside.pidfd.as_fd())
             .map_err(refused)?;
         warnings.iter().for_each(|warning| complain(warning));
-        let host = self.options.network_mode == NetworkMode::Host;
         let setup = Setup {
             id: node.id.clone(),
             hostname: etc.hostname.clone(),
-            etc: (!host).then_some(etc),
+            etc: self.options.has_own_network().then_some(etc),
             covered: self.covered(),
             ping_groups: maps.ping_groups(),
         };
@@ -135,7 +134,7 @@ impl<'a> Runner<'a> {
         let mut plan = Plan {
             program: Program::new(&options.command, &options.env)?,
             capabilities: capabilities.map_err(Refusal::ours)?,
-            own_network: options.network_mode != NetworkMode::Host,
+            own_network: options.has_own_network(),
             streams: None,
         };
         if options.detach {
@@ -161,22 +160,17 @@ impl<'a> Runner<'a> {
 
     fn request(&self, inside: &Inside) -> NodeCreate {
         let options = self.options;
-        let networks = if options.network_mode == NetworkMode::Isolated {
-            options.networks.clone()
-        } else {
-            vec![]
-        };
         NodeCreate {
             name: options.name.clone(),
             kind: NodeKind::Run,
             hostname: options.hostname.clone(),
-            networks,
+            networks: options.networks.clone(),
             command: program::words(&options.command),
             pid: u32::try_from(inside.pid.as_raw()).ok(),
             dns: options.dns.clone(),
             dns_search: options.dns_search.clone(),
             extra_hosts: options.extra_hosts.clone(),
-            auto_remove: options.auto_remove,
+            auto_remove: options.remove,
             log_path: self.output.as_ref().map(|output| output.log.path().to_path_buf()),
             ..NodeCreate::default()
         }
