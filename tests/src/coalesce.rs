@@ -102,7 +102,11 @@ impl Run {
             self.frame[at..at + 2].copy_from_slice(&value);
         };
         if self.segments > 1 {
-            if v6 { put(l3 + 4, len - l3 - 40) } else { put(l3 + 2, len - l3) }
+            if v6 {
+                put(l3 + 4, len - l3 - 40)
+            } else {
+                put(l3 + 2, len - l3)
+            }
             if self.protocol == UDP {
                 put(self.l4 + 4, len - self.l4);
             }

@@ -6,6 +6,7 @@
 
 pub mod checks;
 pub mod coalesce;
+pub mod control;
 pub mod dns;
 pub mod guest;
 pub mod model;

@@ -2,8 +2,8 @@
 
 use std::collections::BTreeMap;
 
-use portolan_switch::command::{Command, NetworkSpec, PortSpec};
-use portolan_switch::ids::{NetworkId, PortId};
+use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::ids::{NetworkId, NodeId, PortId};
 
 /// Frames of one port since it was attached, a superframe counting as its segments.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -21,7 +21,11 @@ pub struct Model {
     pub networks: BTreeMap<NetworkId, NetworkSpec>,
     /// The ports that are attached.
     pub ports: BTreeMap<PortId, PortSpec>,
-    /// What went over each.
+    /// Who has which names.
+    pub hosts: BTreeMap<(NetworkId, NodeId), HostSpec>,
+    /// Where each node looks names up.
+    pub views: BTreeMap<NodeId, Vec<NetworkId>>,
+    /// What went over each port.
     pub seen: BTreeMap<PortId, Seen>,
     staged: Vec<Command>,
 }
@@ -40,6 +44,7 @@ impl Model {
                 }
                 Command::RemoveNetwork(id) => {
                     self.networks.remove(&id);
+                    self.hosts.retain(|(network, _), _| *network != id);
                 }
                 Command::AttachPort(spec) => {
                     self.seen.insert(spec.id, Seen::default());
@@ -49,17 +54,21 @@ impl Model {
                     self.seen.remove(&id);
                     self.ports.remove(&id);
                 }
-                _ => {}
+                Command::SetHost(spec) => {
+                    self.hosts.insert((spec.network, spec.node), spec);
+                }
+                Command::RemoveHost { network, node } => {
+                    self.hosts.remove(&(network, node));
+                }
+                Command::SetView { node, networks } => {
+                    self.views.insert(node, networks);
+                }
+                Command::RemoveView(node) => {
+                    self.views.remove(&node);
+                }
+                Command::Commit(_) => unreachable!("a commit is not staged"),
             }
         }
-    }
-
-    /// Which networks the staged commands will end.
-    pub fn ending(&self) -> impl Iterator<Item = NetworkId> + '_ {
-        self.staged.iter().filter_map(|command| match command {
-            Command::RemoveNetwork(id) => Some(*id),
-            _ => None,
-        })
     }
 
     /// Where a port is attached.

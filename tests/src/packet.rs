@@ -110,7 +110,8 @@ impl Parts {
 
     /// The addresses, where it is IP.
     pub fn addresses(&self, frame: &[u8]) -> Option<(IpAddr, IpAddr)> {
-        let v4 = |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(frame.get(at..at + 4)?).ok()?));
+        let v4 =
+            |at: usize| Some(Ipv4Addr::from(<[u8; 4]>::try_from(frame.get(at..at + 4)?).ok()?));
         let v6 =
             |at: usize| Some(Ipv6Addr::from(<[u8; 16]>::try_from(frame.get(at..at + 16)?).ok()?));
         match self.ethertype {
@@ -379,6 +380,7 @@ pub fn nd(
 /// The solicited-node multicast address of `target`, and its group's hardware address (RFC 4291, RFC 2464).
 pub fn solicited_node(target: Ipv6Addr) -> (Ipv6Addr, MacAddr) {
     let [.., a, b, c] = target.octets();
-    let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
+    let group =
+        Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00 | u16::from(a), u16::from_be_bytes([b, c]));
     (group, MacAddr([0x33, 0x33, 0xff, a, b, c]))
 }

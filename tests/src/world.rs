@@ -90,6 +90,8 @@ pub struct World {
     /// What is attached.
     pub model: Model,
     seed: u64,
+    /// Whether every frame is printed.
+    shows: bool,
     random: ChaCha8Rng,
     now: Time,
     sockets: BTreeMap<PortId, Socket>,
@@ -122,6 +124,10 @@ impl Drop for World {
             let (seed, now) = (self.seed, self.now.0);
             eprintln!("the simulator failed with seed {seed} at {now} ns of its time");
             eprintln!("replay: PORTOLAN_SEED={seed} cargo test -p portolan-tests TEST_NAME");
+            eprintln!(
+                "PORTOLAN_SHOW=1 shows every frame that reaches the switch (<) or a station (>)"
+            );
+            eprintln!("dropped: {:?}", self.all_drops());
         }
     }
 }
@@ -134,6 +140,7 @@ impl World {
             datapath: Datapath::new(random.next_u64()),
             model: Model::default(),
             seed,
+            shows: std::env::var_os("PORTOLAN_SHOW").is_some(),
             random,
             now: Time::ZERO,
             sockets: BTreeMap::new(),
@@ -171,6 +178,11 @@ impl World {
     }
 
     fn note(&mut self, what: u8, port: PortId, bytes: &[u8]) {
+        if self.shows {
+            let head = &bytes[..bytes.len().min(80)];
+            let (now, what) = (self.now.0, char::from(what));
+            eprintln!("{now} {what} port {} {} bytes {head:02x?}", port.0, bytes.len());
+        }
         let head = [self.now.0.to_le_bytes(), u64::from(port.0).to_le_bytes()].concat();
         for byte in [what].iter().chain(&head).chain(bytes) {
             self.trace = (self.trace ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
@@ -186,13 +198,21 @@ impl World {
         }
         // What a network has dropped by now is not to be read off it any more once it has ended. Frames in flight on the
         // wires of its ports are lost with the ports.
-        let before: u64 =
-            self.model.networks.keys().map(|id| checks::drops_of(&self.datapath, *id, self.now)).sum();
+        let before: u64 = self
+            .model
+            .networks
+            .keys()
+            .map(|id| checks::drops_of(&self.datapath, *id, self.now))
+            .sum();
         self.commits += 1;
         self.model.apply(Command::Commit(self.commits));
         self.datapath.apply(Command::Commit(self.commits), self.now);
-        let after: u64 =
-            self.model.networks.keys().map(|id| checks::drops_of(&self.datapath, *id, self.now)).sum();
+        let after: u64 = self
+            .model
+            .networks
+            .keys()
+            .map(|id| checks::drops_of(&self.datapath, *id, self.now))
+            .sum();
         self.gone += before.checked_sub(after).expect("a commit drops nothing");
         self.collect_events();
         let committed = self.events.last();
@@ -438,11 +458,8 @@ impl World {
         let mut sent = 0;
         for (port, idx) in outbox.entries().to_vec() {
             let frame = table.get(idx);
-            let packet = Packet {
-                bytes: frame.bytes().to_vec(),
-                offload: frame.offload,
-                vlan: frame.vlan,
-            };
+            let packet =
+                Packet { bytes: frame.bytes().to_vec(), offload: frame.offload, vlan: frame.vlan };
             sent += packet.segments();
             if let Some(origin) = origins.get(usize::from(idx.0)) {
                 assert_eq!(*origin, packet, "a frame is passed on as it came");

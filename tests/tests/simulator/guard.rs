@@ -128,10 +128,7 @@ fn truths() -> Vec<(&'static str, Vec<u8>)> {
             "IPv6 from its link-local",
             udp((own, own.link_local().into(), 7), (peer, peer.link_local().into(), 7), b"x"),
         ),
-        (
-            "an ARP request",
-            arp(MacAddr::BROADCAST, 1, (own, own4), (no_mac, four(v4(1, 3)))),
-        ),
+        ("an ARP request", arp(MacAddr::BROADCAST, 1, (own, own4), (no_mac, four(v4(1, 3))))),
         ("an ARP reply", arp(peer, 2, (own, own4), (peer, four(v4(1, 3))))),
         ("an ARP announcement", arp(MacAddr::BROADCAST, 1, (own, own4), (no_mac, own4))),
         (

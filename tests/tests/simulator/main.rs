@@ -1,9 +1,11 @@
 //! Scenarios on the simulator. Each asserts its exact outcome, and which counters moved.
 
+mod churn;
 mod dns;
 mod frames;
 mod gso;
 mod guard;
 mod isolation;
 mod learning;
+mod seeds;
 mod talking;
