@@ -7,7 +7,7 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
@@ -27,6 +27,13 @@ use crate::paths;
 
 /// How long a daemon may take to start.
 const START_MAX: Duration = Duration::from_secs(10);
+
+/// Pause before a daemon is looked for again while another process holds its place.
+const RETRY_PAUSE: Duration = Duration::from_millis(20);
+
+/// How long a socket that accepts may take to answer before it counts as dead: a killed daemon's sockets outlive it by the time
+/// the kernel needs to take its rings apart, and a restart takes less.
+const PROBE_MAX: Duration = Duration::from_secs(6);
 
 /// Why a verb failed: what the user reads, and what the process returns.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -53,11 +60,20 @@ pub struct Client {
 impl Client {
     /// The daemon at `host`, at `$PORTOLAN_HOST`, or the user's own; the last is started where none answers.
     pub fn open(host: Option<&Path>) -> Result<Client, Failure> {
-        if let Some(client) = Client::find(host)? {
-            return Ok(client);
+        let deadline = Instant::now() + START_MAX;
+        loop {
+            if let Some(client) = Client::find(host)? {
+                return Ok(client);
+            }
+            // Whoever holds the state directory is about to answer, or about to be gone.
+            match start_daemon(deadline) {
+                Err(failure) if failure.code == i32::from(keeper::ALREADY_SERVED) && Instant::now() < deadline => {
+                    std::thread::sleep(RETRY_PAUSE);
+                }
+                Err(failure) => return Err(Failure::new(failure.message)),
+                Ok(()) => {}
+            }
         }
-        start_daemon()?;
-        Client::find(None)?.ok_or_else(|| Failure::new("the daemon has started but does not answer"))
     }
 
     /// As [`Client::open`], but starts none. A named one that does not answer is a failure.
@@ -69,7 +85,7 @@ impl Client {
         if let Some(api) = named {
             return match probe(&api) {
                 Ok(()) => Ok(Some(Client { api })),
-                Err(error) => Err(Failure::new(format!("no daemon answers at {}: {error}", api.display()))),
+                Err(error) => Err(Failure::new(format!("no daemon answers at {}: {}", api.display(), error.message))),
             };
         }
         let written = Place::read(&paths::state_dir()).map(|place| place.socket);
@@ -186,8 +202,14 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     built.map_err(|e| Failure::new(format!("cannot start: {e}")))
 }
 
-fn probe(api: &Path) -> std::io::Result<()> {
-    std::os::unix::net::UnixStream::connect(api).map(drop)
+/// Whether a daemon really answers there, not only a socket.
+fn probe(api: &Path) -> Result<(), Failure> {
+    std::os::unix::net::UnixStream::connect(api).map_err(|e| Failure::new(e.to_string()))?;
+    runtime()?.block_on(async {
+        let asked = send(api, Method::GET, "/v1/version", Bytes::new());
+        let answer = tokio::time::timeout(PROBE_MAX, asked).await;
+        answer.map_err(|_| Failure::new("it accepts, but does not answer"))?.map(drop)
+    })
 }
 
 fn connect_wires(path: &Path) -> nix::Result<OwnedFd> {
@@ -196,12 +218,11 @@ fn connect_wires(path: &Path) -> nix::Result<OwnedFd> {
     Ok(fd)
 }
 
-/// Starts the user's own daemon and waits until it answers. It outlives the caller's session.
-fn start_daemon() -> Result<(), Failure> {
+/// Starts the user's own daemon and waits until it serves, or says why not. It outlives the caller's session.
+fn start_daemon(deadline: Instant) -> Result<(), Failure> {
     let state = paths::state_dir();
     paths::private_dir(&state).map_err(Failure::new)?;
     let log = state.join("daemon.log");
-    eprintln!("portolan: no daemon answers; starting one (its log: {})", log.display());
     let mut command = Command::new("/proc/self/exe");
     command.arg0("portolan").arg("daemon").arg("--log").arg(&log).current_dir("/");
     command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -211,26 +232,24 @@ fn start_daemon() -> Result<(), Failure> {
     }
     let mut child = command.spawn().map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))?;
     leave_cgroup(child.id());
-    wait_until_it_answers(&mut child)
-}
-
-/// The daemon's standard error closes when it serves, or when it has said why it cannot.
-fn wait_until_it_answers(child: &mut Child) -> Result<(), Failure> {
-    let deadline = Instant::now() + START_MAX;
+    // Its standard error closes when it serves, or when it has said why it cannot.
     let said = child.stderr.take().map(|pipe| read_until(pipe, deadline)).unwrap_or_default();
-    while Instant::now() < deadline {
+    loop {
         if Client::find(None)?.is_some() {
+            said.lines().for_each(|line| eprintln!("{line}"));
+            eprintln!("portolan: no daemon answered; started one (its log: {})", log.display());
             return Ok(());
         }
-        // Another client may have started the daemon meanwhile: then that one will answer.
-        let ended = child.try_wait().ok().flatten();
-        if ended.is_some_and(|status| status.code() != Some(i32::from(keeper::ALREADY_SERVED))) {
-            break;
+        if let Ok(Some(status)) = child.try_wait() {
+            let why = said.lines().next_back().unwrap_or("the daemon ended without a word; look at its log");
+            let message = why.trim_start_matches("portolan: ").into();
+            return Err(Failure { message, code: status.code().unwrap_or(1) });
         }
-        std::thread::sleep(Duration::from_millis(5));
+        if Instant::now() >= deadline {
+            return Err(Failure::new(format!("the daemon does not answer; look at {}", log.display())));
+        }
+        std::thread::sleep(RETRY_PAUSE);
     }
-    let why = said.lines().next_back().unwrap_or("the daemon did not answer in time; look at its log");
-    Err(Failure::new(why.trim_start_matches("portolan: ")))
 }
 
 fn read_until(mut pipe: impl Read + AsFd, deadline: Instant) -> String {

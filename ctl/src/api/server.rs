@@ -24,6 +24,7 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::BroadcastStream;
 
+use crate::daemon::log::say;
 use crate::api::types::*;
 use crate::daemon::Daemon;
 use crate::namespace::user;
@@ -152,7 +153,7 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
             Ok((stream, _)) => stream,
             Err(error) => {
                 // Out of descriptors, most likely: what is there must end before more can begin.
-                eprintln!("portolan: cannot accept a connection: {error}");
+                say(format_args!("cannot accept a connection: {error}"));
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

@@ -12,6 +12,7 @@ use tokio::sync::Semaphore;
 
 use super::Daemon;
 use super::readiness::readable;
+use crate::daemon::log::say;
 use crate::api::types::{ErrorBody, NodeCreate, NodeCreated};
 use crate::namespace::{channel, user};
 
@@ -32,7 +33,7 @@ pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> std::io::Re
             // SAFETY: the kernel has just made this descriptor for this process, and nobody else knows it.
             Ok(Ok(raw)) => unsafe { OwnedFd::from_raw_fd(raw) },
             Ok(Err(error)) => {
-                eprintln!("portolan: cannot accept a client: {error}");
+                say(format_args!("cannot accept a client: {error}"));
                 tokio::time::sleep(Duration::from_millis(100)).await;
                 continue;
             }

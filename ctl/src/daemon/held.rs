@@ -5,6 +5,7 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
+use crate::daemon::log::say;
 use crate::daemon::keeper::{ToDaemon, ToKeeper};
 use crate::namespace::channel;
 
@@ -62,7 +63,7 @@ impl Keeping {
         let socket = self.socket.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
         // A keeper that was killed holds nothing any more: the daemon goes on without one.
         if let Err(error) = channel::send(socket.as_fd(), message, descriptors) {
-            eprintln!("portolan: the keeper is gone ({error}): a restart would cut the wires");
+            say(format_args!("the keeper is gone ({error}): a restart would cut the wires"));
         }
     }
 }

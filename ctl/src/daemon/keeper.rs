@@ -21,6 +21,7 @@ use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bin
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::log::say;
 use crate::daemon::place::{Place, Taken};
 use crate::namespace::channel;
 use crate::paths;
@@ -121,7 +122,7 @@ pub fn keep(options: DaemonOptions) -> u8 {
     match Keeper::prepare(options) {
         Ok(mut keeper) => keeper.run(),
         Err((message, code)) => {
-            eprintln!("portolan: {message}");
+            say(format_args!("{message}"));
             code
         }
     }
@@ -154,7 +155,7 @@ impl Keeper {
         loop {
             let born = Instant::now();
             let end = self.live_once().unwrap_or_else(|error| {
-                eprintln!("portolan: cannot start the daemon: {error}");
+                say(format_args!("cannot start the daemon: {error}"));
                 End::Exited(std::os::unix::process::ExitStatusExt::from_raw(1 << 8))
             });
             let status = match end {
@@ -169,7 +170,7 @@ impl Keeper {
             if born.elapsed() >= SETTLED {
                 pause = PAUSE_MIN;
             }
-            eprintln!("portolan: the daemon died ({status}); starting another in {} ms", pause.as_millis());
+            say(format_args!("the daemon died ({status}); starting another in {} ms", pause.as_millis()));
             self.restarts += 1;
             if self.asked_to_stop_within(pause) {
                 return self.leave(0);

@@ -14,6 +14,7 @@ pub mod events;
 pub mod held;
 pub mod host;
 pub mod keeper;
+pub mod log;
 mod networks;
 mod nodes;
 pub mod place;

@@ -9,6 +9,7 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::readiness::readable;
 use super::wires::{self, DefaultRoutes, Place};
 use super::{Control, Daemon, LiveNode, clock, host, internal};
+use crate::daemon::log::say;
 use crate::api::types::*;
 use crate::namespace::{user, wire};
 use crate::topology::{EndpointId, Id, Node, Refusal, RefusalKind, Topology};
@@ -143,7 +144,7 @@ impl Daemon {
         let remove = node.auto_remove || node.kind == NodeKind::Attach;
         let removed = if remove { new.remove_node(&id.to_string(), true).ok() } else { None };
         if let Err(refusal) = self.commit(&mut control, new, Vec::new()).await {
-            eprintln!("portolan: {}", refusal.message);
+            say(format_args!("{}", refusal.message));
             return;
         }
         self.forget(&mut control, &node);
@@ -320,12 +321,12 @@ impl Daemon {
         let v6 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway6?)));
         let routes: DefaultRoutes = (v4, v6);
         if let Err(error) = wires::route(place, routes).await {
-            eprintln!("portolan: routes of {}: {error}", node.name);
+            say(format_args!("routes of {}: {error}", node.name));
         }
         if let (NodeKind::Run, Some(pid)) = (node.kind, node.pid)
             && let Err(error) = wire::write_etc(pid, &topology.etc_files(node))
         {
-            eprintln!("portolan: {error}");
+            say(format_args!("{error}"));
         }
     }
 

@@ -18,8 +18,10 @@ use super::nodes::{self, has_ended, node_key};
 use super::plane::{News, Plane};
 use super::wires::{self, MadeWire, Place, wire_key};
 use super::{Control, Daemon, clock, doorway, host};
+use crate::daemon::log::say;
 use crate::api::server;
 use crate::namespace::user;
+use crate::namespace::wire::WireSpec;
 use crate::store::Store;
 use crate::topology::{EndpointId, Id, Node, Topology, plan};
 
@@ -29,8 +31,14 @@ const ADOPTERS: usize = 16;
 /// Threads for blocking work: making and closing wires waits for the kernel, not for a processor.
 const BLOCKING_MAX: usize = 32;
 
+/// How often, and how long apart, a lost wire is made again before its node is given up.
+const REWIRE_TRIES: u32 = 50;
+const REWIRE_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
+
 /// Runs the daemon until it is asked to stop; the exit code. Its standard input is the channel to the keeper.
 pub fn serve(options: DaemonOptions) -> u8 {
+    // The keeper reads its signals from a descriptor, so they are blocked there, and a child inherits that.
+    let _ = nix::sys::signal::SigSet::all().thread_unblock();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_MAX)
@@ -39,8 +47,10 @@ pub fn serve(options: DaemonOptions) -> u8 {
     let result = match runtime {
         Ok(runtime) => {
             let result = runtime.block_on(run(options));
-            // Blocking work that still waits for the kernel is not waited for: the kernel cleans up after the process.
-            runtime.shutdown_background();
+            if result.is_ok() {
+                // Closing hundreds of rings one after the other takes seconds; the kernel does it after the process.
+                std::process::exit(0);
+            }
             result
         }
         Err(error) => Err(format!("cannot start: {error}")),
@@ -48,7 +58,7 @@ pub fn serve(options: DaemonOptions) -> u8 {
     match result {
         Ok(()) => 0,
         Err(message) => {
-            eprintln!("portolan: {message}");
+            say(format_args!("{message}"));
             1
         }
     }
@@ -104,7 +114,7 @@ async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
     while let Some(news) = news.recv().await {
         match news {
             News::Died(port, why) => daemon.port_died(port, &why).await,
-            News::Lost(count) => eprintln!("portolan: {count} events of the dataplane were lost"),
+            News::Lost(count) => say(format_args!("{count} events of the dataplane were lost")),
             News::Event(_) => {}
         }
     }
@@ -117,7 +127,7 @@ impl Daemon {
         let mut control = self.control.lock().await;
         let mut new = kept.clone();
         for warning in new.predefined(&host::facts(), clock::now(), &mut control.random) {
-            eprintln!("portolan: {warning}");
+            say(format_args!("{warning}"));
         }
         let mut bereft = Vec::new();
         for node in kept.nodes().filter(|node| node.running()) {
@@ -155,10 +165,10 @@ impl Daemon {
         if wanted.is_empty() {
             return;
         }
-        let made = match wires::make(place, wanted).await {
+        let made = match make_patiently(&place, wanted).await {
             Ok(made) => made,
             Err(error) => {
-                eprintln!("portolan: cannot wire node {} again: {error}", node.short());
+                say(format_args!("cannot wire node {} again: {error}", node.short()));
                 self.node_lost(node).await;
                 return;
             }
@@ -167,7 +177,7 @@ impl Daemon {
         let mut new = control.topology.clone();
         let ports = self.enlist(&mut control, &mut new, made);
         if let Err(refusal) = self.commit(&mut control, new, ports).await {
-            eprintln!("portolan: {}", refusal.message);
+            say(format_args!("{}", refusal.message));
         }
     }
 
@@ -179,6 +189,19 @@ impl Daemon {
         };
         if attached {
             self.node_ended(node, None).await;
+        }
+    }
+}
+
+/// Makes wires where those before may not quite be gone: the kernel takes apart a namespace that nobody holds any more in its
+/// own time, and until then the interface's name is taken.
+async fn make_patiently(place: &Place, wanted: Vec<(EndpointId, WireSpec)>) -> Result<Vec<MadeWire>, String> {
+    let mut tries = 0;
+    loop {
+        tries += 1;
+        match wires::make(place.clone(), wanted.clone()).await {
+            Err(_) if tries < REWIRE_TRIES && !place.is_gone() => tokio::time::sleep(REWIRE_PAUSE).await,
+            other => return other,
         }
     }
 }
@@ -228,7 +251,7 @@ async fn adopt_all(topology: &Topology, inheritance: Inheritance) -> (Vec<MadeWi
         match result {
             Ok(wire) => made.push(wire),
             Err(error) => {
-                eprintln!("portolan: cannot take over wire {}: {error}", endpoint.short());
+                say(format_args!("cannot take over wire {}: {error}", endpoint.short()));
                 stale.push(wire_key(endpoint));
             }
         }

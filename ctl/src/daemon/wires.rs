@@ -15,8 +15,12 @@ use tokio::task::AbortHandle;
 
 use super::readiness::readable;
 use super::{Control, Daemon, LiveWire};
+use crate::daemon::log::say;
 use crate::namespace::wire::{self, Target, WireSpec};
 use crate::topology::{EndpointId, Id, Topology};
+
+/// A process that has lost its namespaces is seen to have ended within this time.
+const END_SETTLES: std::time::Duration = std::time::Duration::from_millis(100);
 
 /// What an heir needs to know about the descriptors of a wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
@@ -43,6 +47,11 @@ pub(super) enum Place {
 }
 
 impl Place {
+    /// Whether the process has ended; a bound namespace never does by itself.
+    pub(super) fn is_gone(&self) -> bool {
+        matches!(self, Place::Process(pidfd) if super::nodes::has_ended(pidfd))
+    }
+
     fn target(&self) -> Target<'_> {
         match self {
             Place::Process(pidfd) => Target::Process(pidfd.as_fd()),
@@ -154,6 +163,8 @@ impl Daemon {
 
     /// Ends an endpoint whose wire is gone while its node may live on.
     pub(super) async fn wire_died(self: &Arc<Self>, endpoint: EndpointId, why: &str) {
+        // A process that ends loses its namespaces a moment before its pidfd tells; then all its endpoints go at once.
+        tokio::time::sleep(END_SETTLES).await;
         let mut control = self.control.lock().await;
         let Some((node, ended)) = control.topology.endpoint(endpoint) else { return };
         let (node, network) = (Arc::clone(node), ended.network);
@@ -161,7 +172,7 @@ impl Daemon {
             // The node's own end is on its way, and takes all its endpoints.
             return;
         }
-        eprintln!("portolan: the wire of {} on {} is gone: {why}", node.name, network.short());
+        say(format_args!("the wire of {} on {} is gone: {why}", node.name, network.short()));
         let mut new = control.topology.clone();
         if new.disconnect(&network.to_string(), &node.id.to_string(), true).is_err() {
             return;

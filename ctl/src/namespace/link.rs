@@ -25,6 +25,10 @@ use super::netlink::Netlink;
 /// The most default routes of ours that are taken away at once; there should be one.
 const DEFAULT_ROUTES_MAX: usize = 16;
 
+/// The index of our end. A guest's ends count from 2; where the two ends of a pair bear the same number the kernel takes the
+/// device for its own lower one, and shows it as down for up to a second.
+const OUR_INDEX: u32 = 1_000_000;
+
 /// A pair of virtual Ethernet interfaces to be made.
 pub struct VethPair<'a> {
     /// The name of the end in the namespace of the socket.
@@ -51,6 +55,7 @@ impl Netlink {
             LinkAttribute::Mtu(pair.mtu.into()),
         ];
         let mut link = LinkMessage::default();
+        link.header.index = OUR_INDEX;
         link.attributes = vec![
             LinkAttribute::IfName(pair.name.into()),
             LinkAttribute::Mtu(pair.mtu.into()),
