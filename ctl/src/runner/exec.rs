@@ -55,7 +55,9 @@ impl Inside {
     fn find(client: &Client, node: &str) -> Result<Inside, Refusal> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
         if node.is_empty() || !node.bytes().all(is_plain) {
-            return Err(Refusal::ours(format!("{node:?} cannot name a node; `portolan ps` lists them")));
+            return Err(Refusal::ours(format!(
+                "{node:?} cannot name a node; `portolan ps` lists them"
+            )));
         }
         let look = || {
             let detail: NodeDetail =

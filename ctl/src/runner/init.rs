@@ -5,7 +5,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::PathBuf;
 
 use capctl::caps::{Cap, CapSet};
@@ -56,6 +56,11 @@ pub fn main(plan: &Plan, held: &Held, control: OwnedFd, outcome: File) -> ! {
     let _ = capctl::prctl::set_pdeathsig(Some(libc::SIGKILL));
     let _ = capctl::prctl::set_dumpable(true);
     let _ = capctl::prctl::set_name("portolan-init");
+    let mut kept = vec![control.as_raw_fd(), outcome.as_raw_fd()];
+    if let Some((input, output)) = &plan.streams {
+        kept.extend([input.as_raw_fd(), output.as_raw_fd()]);
+    }
+    program::close_all_but(&kept);
     let Ok((setup, _)) = channel::receive::<Setup>(control.as_fd(), None) else {
         std::process::exit(code::OURS)
     };

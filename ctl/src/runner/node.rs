@@ -72,8 +72,8 @@ impl Drop for Inside {
 
 impl<'a> Runner<'a> {
     fn prepare(client: &'a Client, options: &'a RunOptions) -> Result<Runner<'a>, Refusal> {
-        let held = Held::hold().map_err(Refusal::failed("hold signals back"))?;
         let info: Info = client.get("/v1/info").map_err(refused)?;
+        let held = Held::hold().map_err(Refusal::failed("hold signals back"))?;
         Ok(Runner { client, options, held, info, output: None })
     }
 

@@ -4,7 +4,7 @@ use std::convert::Infallible;
 use std::ffi::{CString, OsStr, OsString};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 
@@ -182,10 +182,7 @@ fn cannot_run(file: &Path, errno: Errno) -> Refusal {
 /// Closes what the caller of ours left open beyond the standard three. Our own descriptors all close on exec, which tells
 /// them apart.
 pub fn close_inherited() {
-    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return };
-    let numbers =
-        entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<i32>().ok());
-    for number in numbers.filter(|number| *number > 2).collect::<Vec<_>>() {
+    for number in open_numbers() {
         // SAFETY: F_GETFD only reads the flags of a descriptor number, whoever owns it.
         let flags = unsafe { libc::fcntl(number, libc::F_GETFD) };
         if flags >= 0 && flags & libc::FD_CLOEXEC == 0 {
@@ -193,6 +190,22 @@ pub fn close_inherited() {
             unsafe { libc::close(number) };
         }
     }
+}
+
+/// In a fresh copy of a process: closes the copies of its descriptors, but for the standard three and `kept`.
+pub fn close_all_but(kept: &[RawFd]) {
+    for number in open_numbers().into_iter().filter(|number| !kept.contains(number)) {
+        // SAFETY: what owns the others are the frames of the original, to which this copy never returns.
+        unsafe { libc::close(number) };
+    }
+}
+
+/// The numbers of our open descriptors beyond the standard three.
+fn open_numbers() -> Vec<RawFd> {
+    let Ok(entries) = fs::read_dir("/proc/self/fd") else { return vec![] };
+    let numbers = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok()?.parse::<RawFd>().ok());
+    numbers.filter(|number| *number > 2).collect()
 }
 
 /// Points the standard descriptors elsewhere; `None` leaves one.

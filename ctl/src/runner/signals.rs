@@ -56,11 +56,21 @@ impl Held {
         Ok(Source(SignalFd::with_flags(&self.held, flags)?))
     }
 
+    /// Lets signals through as before, for as long as there is nobody to pass them on to.
+    pub fn suspend(&self) -> io::Result<()> {
+        Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None)?)
+    }
+
+    /// Holds them back again.
+    pub fn resume(&self) -> io::Result<()> {
+        Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.held), None)?)
+    }
+
     /// Restores what a program expects to find.
     pub fn release(&self) -> io::Result<()> {
         // SAFETY: setting the default action installs no handler.
         unsafe { nix::sys::signal::signal(Signal::SIGPIPE, nix::sys::signal::SigHandler::SigDfl) }?;
-        Ok(sigprocmask(SigmaskHow::SIG_SETMASK, Some(&self.before), None)?)
+        self.suspend()
     }
 }
 
