@@ -8,6 +8,7 @@ pub mod checks;
 pub mod coalesce;
 pub mod control;
 pub mod dns;
+pub mod edge;
 pub mod guest;
 pub mod model;
 pub mod packet;

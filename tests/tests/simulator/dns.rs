@@ -266,6 +266,24 @@ fn what_does_not_fit_is_cut_and_comes_whole_over_tcp() {
 }
 
 #[test]
+fn a_connection_ends_with_its_port_and_with_its_time() {
+    let (mut world, web, _) = scene(false);
+    let db = PortId(103);
+    for (host, port) in [(web, 6000), (db, 6000), (db, 6001)] {
+        world.guest(host).connect(port, (v4(1, 1), 53), Vec::new(), false);
+    }
+    world.run_for(SECOND);
+    assert_eq!(world.datapath.dns_connections(), 3);
+    world.apply([Command::DetachPort(db)]);
+    assert_eq!(world.datapath.dns_connections(), 1);
+    world.unplug(db);
+    world.run_for(SECOND * 20);
+    assert_eq!(world.datapath.dns_connections(), 0, "nothing was asked");
+    assert_eq!(world.datapath.poll_timeout(), None);
+    assert_eq!(world.all_drops(), []);
+}
+
+#[test]
 fn what_else_is_asked_of_the_gateway_is_refused_at_once() {
     let (mut world, web, app) = scene(false);
     world.guest(web).send(app, (v4(1, 1), 5353), b"no resolver");

@@ -11,6 +11,8 @@ use portolan_tests::world::{World, seed_or};
 
 const EXPERIMENT: u16 = 0x88b5;
 
+type Drops = Vec<(PortId, DropReason, u64)>;
+
 /// Endpoints 2, 3 and 4 of a network; the last takes superframes.
 fn three(guard: bool) -> (World, [PortId; 3]) {
     let mut world = World::new(seed_or(1));
@@ -20,10 +22,7 @@ fn three(guard: bool) -> (World, [PortId; 3]) {
 }
 
 /// Sends `packet` from endpoint 2; what endpoints 3 and 4 received, and what was dropped.
-fn outcome(
-    guard: bool,
-    packet: impl Into<Packet>,
-) -> (Vec<Packet>, Vec<Packet>, Vec<(PortId, DropReason, u64)>) {
+fn outcome(guard: bool, packet: impl Into<Packet>) -> (Vec<Packet>, Vec<Packet>, Drops) {
     let (mut world, [a, b, c]) = three(guard);
     world.send(a, packet);
     world.run_for(Duration::from_millis(1));

@@ -1,5 +1,7 @@
 //! Scenarios on the simulator. Each asserts its exact outcome, and which counters moved.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 mod churn;
 mod dns;
 mod frames;
