@@ -20,8 +20,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::api::types::{ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail};
-use crate::daemon::keeper;
 use crate::daemon::place::Place;
+use crate::daemon::{clock, keeper};
 use crate::namespace::channel;
 use crate::paths;
 
@@ -60,14 +60,17 @@ pub struct Client {
 impl Client {
     /// The daemon at `host`, at `$PORTOLAN_HOST`, or the user's own; the last is started where none answers.
     pub fn open(host: Option<&Path>) -> Result<Client, Failure> {
-        let deadline = Instant::now() + START_MAX;
+        let deadline = clock::instant() + START_MAX;
         loop {
             if let Some(client) = Client::find(host)? {
                 return Ok(client);
             }
             // Whoever holds the state directory is about to answer, or about to be gone.
             match start_daemon(deadline) {
-                Err(failure) if failure.code == i32::from(keeper::ALREADY_SERVED) && Instant::now() < deadline => {
+                Err(failure)
+                    if failure.code == i32::from(keeper::ALREADY_SERVED)
+                        && clock::instant() < deadline =>
+                {
                     std::thread::sleep(RETRY_PAUSE);
                 }
                 Err(failure) => return Err(Failure::new(failure.message)),
@@ -79,13 +82,21 @@ impl Client {
     /// As [`Client::open`], but starts none. A named one that does not answer is a failure.
     pub fn find(host: Option<&Path>) -> Result<Option<Client>, Failure> {
         if paths::inside_node() {
-            return Err(Failure::new("this is a node: the daemon is out of its reach; run portolan on the host"));
+            return Err(Failure::new(
+                "this is a node: the daemon is out of its reach; run portolan on the host",
+            ));
         }
-        let named = host.map(PathBuf::from).or_else(|| std::env::var_os("PORTOLAN_HOST").map(PathBuf::from));
+        let named = host
+            .map(PathBuf::from)
+            .or_else(|| std::env::var_os("PORTOLAN_HOST").map(PathBuf::from));
         if let Some(api) = named {
             return match probe(&api) {
                 Ok(()) => Ok(Some(Client { api })),
-                Err(error) => Err(Failure::new(format!("no daemon answers at {}: {}", api.display(), error.message))),
+                Err(error) => Err(Failure::new(format!(
+                    "no daemon answers at {}: {}",
+                    api.display(),
+                    error.message
+                ))),
             };
         }
         let written = Place::read(&paths::state_dir()).map(|place| place.socket);
@@ -110,7 +121,11 @@ impl Client {
     }
 
     /// `POST path` with a JSON body.
-    pub fn post<B: Serialize, T: DeserializeOwned>(&self, path: &str, body: &B) -> Result<T, Failure> {
+    pub fn post<B: Serialize, T: DeserializeOwned>(
+        &self,
+        path: &str,
+        body: &B,
+    ) -> Result<T, Failure> {
         let body = serde_json::to_vec(body).map_err(|e| Failure::new(e.to_string()))?;
         self.call(Method::POST, path, body.into())
     }
@@ -121,7 +136,11 @@ impl Client {
     }
 
     /// Follows `GET path` as a stream of events until `each` returns false or the daemon ends.
-    pub fn events(&self, path: &str, each: &mut dyn FnMut(EventMessage) -> bool) -> Result<(), Failure> {
+    pub fn events(
+        &self,
+        path: &str,
+        each: &mut dyn FnMut(EventMessage) -> bool,
+    ) -> Result<(), Failure> {
         runtime()?.block_on(async {
             let mut body = send(&self.api, Method::GET, path, Bytes::new()).await?.into_body();
             let mut text = String::new();
@@ -150,9 +169,14 @@ impl Client {
         inside: BorrowedFd<'_>,
     ) -> Result<(NodeDetail, EtcFiles, Vec<String>), Failure> {
         let wires = self.api.with_file_name("wires.sock");
-        let socket = connect_wires(&wires)
-            .map_err(|e| Failure::new(format!("cannot reach the daemon at {}: {e}", wires.display())))?;
-        let lost = |e| Failure::new(format!("the daemon hung up: {e}; look at daemon.log in its state directory"));
+        let socket = connect_wires(&wires).map_err(|e| {
+            Failure::new(format!("cannot reach the daemon at {}: {e}", wires.display()))
+        })?;
+        let lost = |e| {
+            Failure::new(format!(
+                "the daemon hung up: {e}; look at daemon.log in its state directory"
+            ))
+        };
         channel::send(socket.as_fd(), spec, &[inside]).map_err(lost)?;
         match channel::receive(socket.as_fd(), None).map_err(lost)?.0 {
             NodeCreated::Ready { node, etc, warnings } => Ok((*node, etc, warnings)),
@@ -160,20 +184,34 @@ impl Client {
         }
     }
 
-    fn call<T: DeserializeOwned>(&self, method: Method, path: &str, body: Bytes) -> Result<T, Failure> {
+    fn call<T: DeserializeOwned>(
+        &self,
+        method: Method,
+        path: &str,
+        body: Bytes,
+    ) -> Result<T, Failure> {
         runtime()?.block_on(async {
             let response = send(&self.api, method, path, body).await?;
             let body = response.into_body().collect().await;
-            let body = body.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?.to_bytes();
+            let body =
+                body.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?.to_bytes();
             let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-            serde_json::from_slice(body).map_err(|e| Failure::new(format!("a malformed answer to {path}: {e}")))
+            serde_json::from_slice(body)
+                .map_err(|e| Failure::new(format!("a malformed answer to {path}: {e}")))
         })
     }
 }
 
 /// One request; the response, or what the daemon said against it.
-async fn send(api: &Path, method: Method, path: &str, body: Bytes) -> Result<Response<Incoming>, Failure> {
-    let lost = |e: &dyn std::fmt::Display| Failure::new(format!("no answer from the daemon at {}: {e}", api.display()));
+async fn send(
+    api: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, Failure> {
+    let lost = |e: &dyn std::fmt::Display| {
+        Failure::new(format!("no answer from the daemon at {}: {e}", api.display()))
+    };
     let stream = tokio::net::UnixStream::connect(api).await.map_err(|e| lost(&e))?;
     let (mut sender, connection) =
         hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.map_err(|e| lost(&e))?;
@@ -230,7 +268,8 @@ fn start_daemon(deadline: Instant) -> Result<(), Failure> {
     unsafe {
         command.pre_exec(|| Ok(nix::unistd::setsid().map(drop)?));
     }
-    let mut child = command.spawn().map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))?;
+    let mut child =
+        command.spawn().map_err(|e| Failure::new(format!("cannot start a daemon: {e}")))?;
     leave_cgroup(child.id());
     // Its standard error closes when it serves, or when it has said why it cannot.
     let said = child.stderr.take().map(|pipe| read_until(pipe, deadline)).unwrap_or_default();
@@ -241,12 +280,18 @@ fn start_daemon(deadline: Instant) -> Result<(), Failure> {
             return Ok(());
         }
         if let Ok(Some(status)) = child.try_wait() {
-            let why = said.lines().next_back().unwrap_or("the daemon ended without a word; look at its log");
+            let why = said
+                .lines()
+                .next_back()
+                .unwrap_or("the daemon ended without a word; look at its log");
             let message = why.trim_start_matches("portolan: ").into();
             return Err(Failure { message, code: status.code().unwrap_or(1) });
         }
-        if Instant::now() >= deadline {
-            return Err(Failure::new(format!("the daemon does not answer; look at {}", log.display())));
+        if clock::instant() >= deadline {
+            return Err(Failure::new(format!(
+                "the daemon does not answer; look at {}",
+                log.display()
+            )));
         }
         std::thread::sleep(RETRY_PAUSE);
     }
@@ -256,7 +301,7 @@ fn read_until(mut pipe: impl Read + AsFd, deadline: Instant) -> String {
     let mut said = Vec::new();
     let mut chunk = [0; 1024];
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let left = deadline.saturating_duration_since(clock::instant());
         let mut waiting = [PollFd::new(pipe.as_fd(), PollFlags::POLLIN)];
         let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
         if !matches!(poll(&mut waiting, left), Ok(1)) {
@@ -277,7 +322,10 @@ fn leave_cgroup(pid: u32) {
         let mut fields = line.splitn(3, ':').skip(1);
         let (Some(controllers), Some(path)) = (fields.next(), fields.next()) else { continue };
         let root = if controllers.is_empty() {
-            ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"].iter().map(PathBuf::from).find(|r| r.join("cgroup.procs").exists())
+            ["/sys/fs/cgroup", "/sys/fs/cgroup/unified"]
+                .iter()
+                .map(PathBuf::from)
+                .find(|r| r.join("cgroup.procs").exists())
         } else {
             Some(Path::new("/sys/fs/cgroup").join(controllers.trim_start_matches("name=")))
         };

@@ -24,9 +24,9 @@ use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
 use tokio_stream::wrappers::BroadcastStream;
 
-use crate::daemon::log::say;
 use crate::api::types::*;
 use crate::daemon::Daemon;
+use crate::daemon::log::say;
 use crate::namespace::user;
 use crate::topology::{Refusal, RefusalKind};
 
@@ -129,16 +129,27 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/networks/{name}", get(network).delete(network_remove))
         .route("/v1/networks/{name}/connect", post(connect))
         .route("/v1/networks/{name}/disconnect", post(disconnect))
-        .route("/v1/networks/{name}/fdb", get(async |State(d): Daemons, Path(n): Path<String>| answer(d.fdb(&n).await)))
-        .route("/v1/networks/{name}/drops", get(async |State(d): Daemons, Path(n): Path<String>| answer(d.drops(&n).await)))
-        .route("/v1/networks/{name}/names", get(async |State(d): Daemons, Path(n): Path<String>| answer(d.names(&n).await)))
+        .route(
+            "/v1/networks/{name}/fdb",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.fdb(&n).await)),
+        )
+        .route(
+            "/v1/networks/{name}/drops",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.drops(&n).await)),
+        )
+        .route(
+            "/v1/networks/{name}/names",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.names(&n).await)),
+        )
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{name}", get(node).delete(node_remove))
         .route("/v1/nodes/{name}/detach", post(detach))
         .route("/v1/nodes/{name}/stop", post(stop))
         .route("/v1/nodes/{name}/rename", post(rename))
         .route("/v1/nodes/{name}/exited", post(exited))
-        .fallback(async || refusal(RefusalKind::NotFound, "there is no such path in this API; see /v1/info"))
+        .fallback(async || {
+            refusal(RefusalKind::NotFound, "there is no such path in this API; see /v1/info")
+        })
         .layer(DefaultBodyLimit::max(BODY_MAX))
         .with_state(daemon)
 }
@@ -192,24 +203,44 @@ async fn network(State(daemon): Daemons, Path(name): Path<String>) -> Answer<Net
     answer(daemon.network(&name).await)
 }
 
-async fn network_create(State(daemon): Daemons, Body(spec): Body<NetworkCreate>) -> Result<Response, Refusal> {
+async fn network_create(
+    State(daemon): Daemons,
+    Body(spec): Body<NetworkCreate>,
+) -> Result<Response, Refusal> {
     let made = daemon.create_network(&spec).await?;
     Ok((StatusCode::CREATED, Json(made)).into_response())
 }
 
-async fn network_remove(State(daemon): Daemons, Path(name): Path<String>, Asked(flags): Asked<Flags>) -> Answer<()> {
+async fn network_remove(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Asked(flags): Asked<Flags>,
+) -> Answer<()> {
     answer(daemon.remove_network(&name, flags.force).await)
 }
 
 async fn network_prune(State(daemon): Daemons, Body(prune): Body<Prune>) -> Answer<Pruned> {
-    answer(daemon.prune_networks(&prune.labels).await.map(|networks_deleted| Pruned { networks_deleted }))
+    answer(
+        daemon
+            .prune_networks(&prune.labels)
+            .await
+            .map(|networks_deleted| Pruned { networks_deleted }),
+    )
 }
 
-async fn connect(State(daemon): Daemons, Path(name): Path<String>, Body(asked): Body<ConnectRequest>) -> Answer<Vec<String>> {
+async fn connect(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Body(asked): Body<ConnectRequest>,
+) -> Answer<Vec<String>> {
     answer(daemon.connect(&name, &asked.container, asked.endpoint_config).await)
 }
 
-async fn disconnect(State(daemon): Daemons, Path(name): Path<String>, Body(asked): Body<DisconnectRequest>) -> Answer<()> {
+async fn disconnect(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Body(asked): Body<DisconnectRequest>,
+) -> Answer<()> {
     answer(daemon.disconnect(&name, &asked.container, asked.force).await)
 }
 
@@ -221,7 +252,11 @@ async fn node(State(daemon): Daemons, Path(name): Path<String>) -> Answer<NodeDe
     answer(daemon.node(&name).await)
 }
 
-async fn node_remove(State(daemon): Daemons, Path(name): Path<String>, Asked(flags): Asked<Flags>) -> Answer<()> {
+async fn node_remove(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Asked(flags): Asked<Flags>,
+) -> Answer<()> {
     answer(daemon.remove_node(&name, flags.force).await)
 }
 
@@ -229,15 +264,27 @@ async fn detach(State(daemon): Daemons, Path(name): Path<String>) -> Answer<()> 
     answer(daemon.detach(&name).await)
 }
 
-async fn stop(State(daemon): Daemons, Path(name): Path<String>, Asked(flags): Asked<Flags>) -> Answer<()> {
+async fn stop(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Asked(flags): Asked<Flags>,
+) -> Answer<()> {
     answer(daemon.stop_node(&name, Duration::from_secs(flags.t.min(STOP_MAX))).await)
 }
 
-async fn rename(State(daemon): Daemons, Path(name): Path<String>, Body(to): Body<Rename>) -> Answer<()> {
+async fn rename(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Body(to): Body<Rename>,
+) -> Answer<()> {
     answer(daemon.rename(&name, &to.name).await)
 }
 
-async fn exited(State(daemon): Daemons, Path(name): Path<String>, Body(how): Body<NodeExited>) -> Answer<()> {
+async fn exited(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Body(how): Body<NodeExited>,
+) -> Answer<()> {
     answer(daemon.exited(&name, how.exit_code).await)
 }
 

@@ -12,8 +12,8 @@ use tokio::sync::Semaphore;
 
 use super::Daemon;
 use super::readiness::readable;
-use crate::daemon::log::say;
 use crate::api::types::{ErrorBody, NodeCreate, NodeCreated};
+use crate::daemon::log::say;
 use crate::namespace::{channel, user};
 
 /// Clients served at a time; more wait to be accepted.
@@ -60,7 +60,9 @@ async fn attend(daemon: &Arc<Daemon>, client: OwnedFd) {
     let answer = match message {
         Ok((spec, descriptors)) => match <[OwnedFd; 1]>::try_from(descriptors) {
             Ok([inside]) => daemon.create_node(&spec, inside).await,
-            Err(_) => refused("one descriptor must come with the message: a pidfd or a network namespace"),
+            Err(_) => {
+                refused("one descriptor must come with the message: a pidfd or a network namespace")
+            }
         },
         Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return,
         Err(error) => refused(&format!("not a message of this protocol: {error}")),

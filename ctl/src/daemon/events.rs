@@ -31,8 +31,10 @@ impl Events {
     /// Tells that `action` happened to a thing of that kind.
     pub fn tell(&self, kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) {
         let nanos = clock::unix_nanos();
-        let attributes: BTreeMap<String, String> =
-            attributes.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect();
+        let attributes: BTreeMap<String, String> = attributes
+            .iter()
+            .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
+            .collect();
         let event = EventMessage {
             kind: kind.into(),
             action: action.into(),
@@ -50,7 +52,10 @@ impl Events {
     }
 
     /// The kept events since a second, and all that follow.
-    pub fn listen(&self, since: Option<i64>) -> (Vec<EventMessage>, broadcast::Receiver<EventMessage>) {
+    pub fn listen(
+        &self,
+        since: Option<i64>,
+    ) -> (Vec<EventMessage>, broadcast::Receiver<EventMessage>) {
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
         let past = match since {
             Some(since) => kept.iter().filter(|event| event.time >= since).cloned().collect(),

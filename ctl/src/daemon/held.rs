@@ -5,8 +5,8 @@ use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Mutex;
 
-use crate::daemon::log::say;
 use crate::daemon::keeper::{ToDaemon, ToKeeper};
+use crate::daemon::log::say;
 use crate::namespace::channel;
 
 /// What the keeper handed over at the start, by key.

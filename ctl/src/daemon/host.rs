@@ -33,7 +33,8 @@ fn routes_of(text: &str) -> Vec<IpNet> {
     let route = |line: &str| {
         let fields: Vec<&str> = line.split_whitespace().collect();
         let number = |at: usize| u32::from_str_radix(fields.get(at)?, 16).ok().map(u32::from_be);
-        let prefix = Ipv4Net::with_netmask(Ipv4Addr::from(number(1)?), Ipv4Addr::from(number(7)?)).ok()?;
+        let prefix =
+            Ipv4Net::with_netmask(Ipv4Addr::from(number(1)?), Ipv4Addr::from(number(7)?)).ok()?;
         (prefix.prefix_len() > 0).then_some(IpNet::V4(prefix))
     };
     text.lines().skip(1).filter_map(route).collect()
@@ -58,7 +59,10 @@ mod tests {
 
     #[test]
     fn name_servers_are_read() {
-        assert_eq!(name_servers_of("# x\nnameserver 10.0.0.1\nsearch a\n"), [IpAddr::from([10, 0, 0, 1])]);
+        assert_eq!(
+            name_servers_of("# x\nnameserver 10.0.0.1\nsearch a\n"),
+            [IpAddr::from([10, 0, 0, 1])]
+        );
     }
 
     #[test]

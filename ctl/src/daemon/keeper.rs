@@ -17,10 +17,13 @@ use std::time::{Duration, Instant};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::socket::{
+    AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket,
+};
 use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 
+use crate::daemon::clock;
 use crate::daemon::log::say;
 use crate::daemon::place::{Place, Taken};
 use crate::namespace::channel;
@@ -140,7 +143,10 @@ impl Keeper {
         })?;
         let api = listener(&options.api_socket(), SockType::Stream).map_err(refused)?;
         let wires = listener(&options.wires_socket(), SockType::SeqPacket).map_err(refused)?;
-        let lock = lock.as_fd().try_clone_to_owned().map_err(|e| refused(format!("cannot keep the lock: {e}")));
+        let lock = lock
+            .as_fd()
+            .try_clone_to_owned()
+            .map_err(|e| refused(format!("cannot keep the lock: {e}")));
         let mut held = BTreeMap::new();
         for (key, descriptor) in [("lock", lock?), ("api", api), ("wires", wires)] {
             held.insert(key.into(), Held { note: String::new(), descriptors: vec![descriptor] });
@@ -153,7 +159,7 @@ impl Keeper {
     fn run(&mut self) -> u8 {
         let mut pause = PAUSE_MIN;
         loop {
-            let born = Instant::now();
+            let born = clock::instant();
             let end = self.live_once().unwrap_or_else(|error| {
                 say(format_args!("cannot start the daemon: {error}"));
                 End::Exited(std::os::unix::process::ExitStatusExt::from_raw(1 << 8))
@@ -164,13 +170,18 @@ impl Keeper {
             };
             match status.code() {
                 Some(0) => return self.leave(0),
-                Some(code) if !self.ever_ready => return self.leave(u8::try_from(code).unwrap_or(1)),
+                Some(code) if !self.ever_ready => {
+                    return self.leave(u8::try_from(code).unwrap_or(1));
+                }
                 _ => {}
             }
             if born.elapsed() >= SETTLED {
                 pause = PAUSE_MIN;
             }
-            say(format_args!("the daemon died ({status}); starting another in {} ms", pause.as_millis()));
+            say(format_args!(
+                "the daemon died ({status}); starting another in {} ms",
+                pause.as_millis()
+            ));
             self.restarts += 1;
             if self.asked_to_stop_within(pause) {
                 return self.leave(0);
@@ -189,9 +200,12 @@ impl Keeper {
         }
         let mut stopping = false;
         loop {
-            let mut waiting =
-                [PollFd::new(ours.as_fd(), PollFlags::POLLIN), PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-            poll(&mut waiting, PollTimeout::NONE).or_else(|e| if e == nix::errno::Errno::EINTR { Ok(0) } else { Err(e) })?;
+            let mut waiting = [
+                PollFd::new(ours.as_fd(), PollFlags::POLLIN),
+                PollFd::new(self.signals.as_fd(), PollFlags::POLLIN),
+            ];
+            poll(&mut waiting, PollTimeout::NONE)
+                .or_else(|e| if e == nix::errno::Errno::EINTR { Ok(0) } else { Err(e) })?;
             let ready = waiting.map(|w| w.any().unwrap_or(false));
             if ready[0] && !self.heed(ours.as_fd()) {
                 let status = child.wait()?;
@@ -217,7 +231,8 @@ impl Keeper {
     fn hand_over(&self, daemon: BorrowedFd<'_>) -> io::Result<()> {
         for (key, held) in &self.held {
             let message = ToDaemon::Held { key: key.clone(), note: held.note.clone() };
-            let descriptors: Vec<BorrowedFd<'_>> = held.descriptors.iter().map(AsFd::as_fd).collect();
+            let descriptors: Vec<BorrowedFd<'_>> =
+                held.descriptors.iter().map(AsFd::as_fd).collect();
             channel::send(daemon, &message, &descriptors)?;
         }
         channel::send(daemon, &ToDaemon::End { restarts: self.restarts }, &[])
@@ -255,9 +270,9 @@ impl Keeper {
     }
 
     fn asked_to_stop_within(&self, pause: Duration) -> bool {
-        let until = Instant::now() + pause;
+        let until = clock::instant() + pause;
         loop {
-            let left = until.saturating_duration_since(Instant::now());
+            let left = until.saturating_duration_since(clock::instant());
             let mut waiting = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
             let left = PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX);
             if !matches!(poll(&mut waiting, left), Ok(1)) {
@@ -286,13 +301,19 @@ pub fn log_to(path: Option<&Path>) {
 }
 
 fn served(state: &Path, by: Option<Place>) -> String {
-    let by = by.map(|p| format!(" (pid {}, socket {})", p.pid, p.socket.display())).unwrap_or_default();
-    format!("another daemon{by} serves {}; use that one, or give this one its own --state and --runtime", state.display())
+    let by =
+        by.map(|p| format!(" (pid {}, socket {})", p.pid, p.socket.display())).unwrap_or_default();
+    format!(
+        "another daemon{by} serves {}; use that one, or give this one its own --state and --runtime",
+        state.display()
+    )
 }
 
 /// A listening socket in place of a dead one. A live one is not touched.
 fn listener(path: &Path, kind: SockType) -> Result<OwnedFd, String> {
-    let failed = |e: &dyn std::fmt::Display| format!("cannot listen at {}: {e}; choose another --runtime", path.display());
+    let failed = |e: &dyn std::fmt::Display| {
+        format!("cannot listen at {}: {e}; choose another --runtime", path.display())
+    };
     let address = UnixAddr::new(path).map_err(|e| failed(&e))?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let new = || socket(AddressFamily::Unix, kind, flags, None);

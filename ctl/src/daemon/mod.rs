@@ -87,7 +87,12 @@ impl Control {
 
 impl Daemon {
     /// Makes `new` the desired state: saves it, sends the difference down, and opens the ports that come with it.
-    async fn commit(&self, control: &mut Control, new: Topology, open: Vec<(PortId, Port)>) -> Result<(), Refusal> {
+    async fn commit(
+        &self,
+        control: &mut Control,
+        new: Topology,
+        open: Vec<(PortId, Port)>,
+    ) -> Result<(), Refusal> {
         control.store.save(&control.topology, &new).map_err(|error| Refusal {
             kind: RefusalKind::Internal,
             message: format!("cannot save the state: {error}"),

@@ -7,7 +7,9 @@ use portolan_switch::drops::DropCounts;
 use portolan_switch::ids::{MacAddr, NetworkId, PortId};
 
 use super::{Control, Daemon, clock, host, internal};
-use crate::api::types::{DropEntry, FdbEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail};
+use crate::api::types::{
+    DropEntry, FdbEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail,
+};
 use crate::topology::{Id, Network, NetworkFilter, Refusal};
 
 /// Rows of one page of the FDB.
@@ -17,8 +19,11 @@ impl Daemon {
     /// All networks, in order of their names.
     pub async fn networks(&self) -> Vec<NetworkDetail> {
         let control = self.control.lock().await;
-        let mut all: Vec<NetworkDetail> =
-            control.topology.networks().map(|network| control.topology.network_detail(network)).collect();
+        let mut all: Vec<NetworkDetail> = control
+            .topology
+            .networks()
+            .map(|network| control.topology.network_detail(network))
+            .collect();
         all.sort_by(|a, b| a.name.cmp(&b.name));
         all
     }
@@ -37,12 +42,21 @@ impl Daemon {
         let mut new = control.topology.clone();
         let made = new.create_network(spec, &facts, clock::now(), &mut control.random)?;
         self.commit(&mut control, new, Vec::new()).await?;
-        self.events.tell("network", "create", &made.id, &[("name", &spec.name), ("type", &spec.driver)]);
+        self.events.tell(
+            "network",
+            "create",
+            &made.id,
+            &[("name", &spec.name), ("type", &spec.driver)],
+        );
         Ok(made)
     }
 
     /// Removes a network; with `force` the running nodes on it are disconnected first.
-    pub async fn remove_network(self: &std::sync::Arc<Self>, name: &str, force: bool) -> Result<(), Refusal> {
+    pub async fn remove_network(
+        self: &std::sync::Arc<Self>,
+        name: &str,
+        force: bool,
+    ) -> Result<(), Refusal> {
         let members: Vec<Id> = {
             let control = self.control.lock().await;
             let network = control.topology.network(name)?.id;
@@ -69,7 +83,12 @@ impl Daemon {
         let gone = new.prune(&NetworkFilter::labels(labels));
         self.commit(&mut control, new, Vec::new()).await?;
         for network in &gone {
-            self.events.tell("network", "destroy", &network.id.to_string(), &[("name", &network.name)]);
+            self.events.tell(
+                "network",
+                "destroy",
+                &network.id.to_string(),
+                &[("name", &network.name)],
+            );
         }
         Ok(gone.into_iter().map(|network| network.name).collect())
     }

@@ -9,8 +9,8 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use super::readiness::readable;
 use super::wires::{self, DefaultRoutes, Place};
 use super::{Control, Daemon, LiveNode, clock, host, internal};
-use crate::daemon::log::say;
 use crate::api::types::*;
+use crate::daemon::log::say;
 use crate::namespace::{user, wire};
 use crate::topology::{EndpointId, Id, Node, Refusal, RefusalKind, Topology};
 
@@ -49,14 +49,22 @@ impl Daemon {
     }
 
     /// Makes a node of what was handed in: its endpoints are wired when this returns.
-    pub(super) async fn create_node(self: &Arc<Self>, spec: &NodeCreate, inside: OwnedFd) -> NodeCreated {
+    pub(super) async fn create_node(
+        self: &Arc<Self>,
+        spec: &NodeCreate,
+        inside: OwnedFd,
+    ) -> NodeCreated {
         match self.try_create_node(spec, inside).await {
             Ok(made) => made,
             Err(refusal) => NodeCreated::Refused(ErrorBody { message: refusal.message }),
         }
     }
 
-    async fn try_create_node(self: &Arc<Self>, spec: &NodeCreate, inside: OwnedFd) -> Result<NodeCreated, Refusal> {
+    async fn try_create_node(
+        self: &Arc<Self>,
+        spec: &NodeCreate,
+        inside: OwnedFd,
+    ) -> Result<NodeCreated, Refusal> {
         let (place, pid) = place_of(spec, inside)?;
         let spec = &NodeCreate { pid, ..spec.clone() };
         let (id, warnings, wanted) = {
@@ -66,9 +74,12 @@ impl Daemon {
             if let Some(process) = pid.and_then(host::process_start) {
                 new.set_process(id, process);
             }
-            let endpoints: Vec<EndpointId> =
-                new.node_by_id(id).map(|node| node.endpoints.iter().map(|e| e.id).collect()).unwrap_or_default();
-            let wanted = endpoints.iter().filter_map(|e| Some((*e, wires::wire_spec(&new, *e)?))).collect();
+            let endpoints: Vec<EndpointId> = new
+                .node_by_id(id)
+                .map(|node| node.endpoints.iter().map(|e| e.id).collect())
+                .unwrap_or_default();
+            let wanted =
+                endpoints.iter().filter_map(|e| Some((*e, wires::wire_spec(&new, *e)?))).collect();
             self.commit(&mut control, new, Vec::new()).await?;
             (id, warnings, wanted)
         };
@@ -127,7 +138,9 @@ impl Daemon {
                 daemon.node_ended(id, None).await;
             }
         });
-        control.nodes.insert(id, LiveNode { process: Some(process), watch: Some(watch.abort_handle()) });
+        control
+            .nodes
+            .insert(id, LiveNode { process: Some(process), watch: Some(watch.abort_handle()) });
     }
 
     /// A node's process is gone: its endpoints, addresses and names are free. An attached node goes with it.
@@ -162,11 +175,16 @@ impl Daemon {
         self.dismiss(control, &endpoints);
         self.keeping.release(vec![node_key(node.id)]);
         if let Some(LiveNode { watch: Some(watch), .. }) = control.nodes.remove(&node.id) {
-            // Not from within the watch itself: that one ends right after.
-            let _ = tokio::spawn(async move { watch.abort() });
+            // Where this is the watch itself: it has nothing left to wait for.
+            watch.abort();
         }
         for endpoint in &node.endpoints {
-            self.tell_network(&control.topology, "disconnect", endpoint.network, &node.id.to_string());
+            self.tell_network(
+                &control.topology,
+                "disconnect",
+                endpoint.network,
+                &node.id.to_string(),
+            );
         }
     }
 
@@ -198,7 +216,8 @@ impl Daemon {
         let (node, process) = self.find(name).await?;
         if node.running() {
             if !force {
-                let message = format!("node {} is running: stop it first, or remove it with -f", node.name);
+                let message =
+                    format!("node {} is running: stop it first, or remove it with -f", node.name);
                 return Err(Refusal::new(RefusalKind::Conflict, message));
             }
             if node.kind == NodeKind::Attach {
@@ -213,7 +232,9 @@ impl Daemon {
         let mut new = control.topology.clone();
         match new.remove_node(&node.id.to_string(), true) {
             // Its own end may have removed it already.
-            Err(refusal) if refusal.kind == RefusalKind::NotFound && node.running() => return Ok(()),
+            Err(refusal) if refusal.kind == RefusalKind::NotFound && node.running() => {
+                return Ok(());
+            }
             other => other?,
         };
         self.commit(&mut control, new, Vec::new()).await?;
@@ -225,7 +246,10 @@ impl Daemon {
     pub async fn detach(self: &Arc<Self>, name: &str) -> Result<(), Refusal> {
         let (node, _) = self.find(name).await?;
         if node.kind != NodeKind::Attach {
-            let message = format!("node {} was started by `portolan run`: use `portolan stop` or `rm -f`", node.name);
+            let message = format!(
+                "node {} was started by `portolan run`: use `portolan stop` or `rm -f`",
+                node.name
+            );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         self.node_ended(node.id, Some(0)).await;
@@ -233,7 +257,11 @@ impl Daemon {
     }
 
     /// Asks a program to end, and kills it after a while.
-    pub async fn stop_node(self: &Arc<Self>, name: &str, patience: Duration) -> Result<(), Refusal> {
+    pub async fn stop_node(
+        self: &Arc<Self>,
+        name: &str,
+        patience: Duration,
+    ) -> Result<(), Refusal> {
         let (node, process) = self.find(name).await?;
         if node.kind == NodeKind::Attach {
             let message = format!("node {} is not ours to stop: use `portolan detach`", node.name);
@@ -298,7 +326,12 @@ impl Daemon {
     }
 
     /// Takes a node off a network; with `force` also where it is not on it any more.
-    pub async fn disconnect(self: &Arc<Self>, network: &str, node: &str, force: bool) -> Result<(), Refusal> {
+    pub async fn disconnect(
+        self: &Arc<Self>,
+        network: &str,
+        node: &str,
+        force: bool,
+    ) -> Result<(), Refusal> {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         let gone = new.disconnect(network, node, force)?;
@@ -344,7 +377,8 @@ fn place_of(spec: &NodeCreate, inside: OwnedFd) -> Result<(Place, Option<u32>), 
     if spec.netns.is_some() {
         return Ok((Place::Netns(Arc::new(inside)), None));
     }
-    let pid = user::pid_of(&inside).map_err(|_| invalid("the process has ended, or is no process of this host"))?;
+    let pid = user::pid_of(&inside)
+        .map_err(|_| invalid("the process has ended, or is no process of this host"))?;
     Ok((Place::Process(Arc::new(inside)), Some(pid)))
 }
 
@@ -358,7 +392,9 @@ pub(super) fn place_again(control: &Control, node: &Node) -> Result<Place, Refus
             Ok(file) => Ok(Place::Netns(Arc::new(file.into()))),
             Err(error) => Err(internal(format!("cannot open {}: {error}", path.display()))),
         },
-        None => Err(Refusal::new(RefusalKind::Conflict, format!("node {} is not running", node.name))),
+        None => {
+            Err(Refusal::new(RefusalKind::Conflict, format!("node {} is not running", node.name)))
+        }
     }
 }
 
@@ -368,8 +404,13 @@ async fn wait_for_end(process: &Arc<OwnedFd>) -> std::io::Result<()> {
 }
 
 /// Sends a signal and waits for the end. No process but the one meant can be hit: a pidfd names it.
-async fn end_process(process: &Arc<OwnedFd>, signal: libc::c_int, patience: Duration) -> Result<(), Refusal> {
-    user::signal(process, signal).map_err(|error| internal(format!("cannot signal the program: {error}")))?;
+async fn end_process(
+    process: &Arc<OwnedFd>,
+    signal: libc::c_int,
+    patience: Duration,
+) -> Result<(), Refusal> {
+    user::signal(process, signal)
+        .map_err(|error| internal(format!("cannot signal the program: {error}")))?;
     match tokio::time::timeout(patience, wait_for_end(process)).await {
         Ok(Ok(())) => Ok(()),
         _ => Err(internal("the program does not end")),

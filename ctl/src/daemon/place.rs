@@ -39,17 +39,31 @@ impl Place {
     pub fn take(&self, state: &Path) -> Result<Flock<File>, Taken> {
         let path = lock_path(state);
         let unusable = |e: &dyn std::fmt::Display| {
-            Taken::Unusable(format!("cannot use the state directory {}: {e}; choose another with --state", state.display()))
+            Taken::Unusable(format!(
+                "cannot use the state directory {}: {e}; choose another with --state",
+                state.display()
+            ))
         };
-        let file = OpenOptions::new().read(true).write(true).create(true).truncate(false).mode(0o600).open(&path);
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .create(true)
+            .truncate(false)
+            .mode(0o600)
+            .open(&path);
         let file = file.map_err(|e| unusable(&e))?;
         let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
             Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => return Err(Taken::Served(Place::read(state))),
+            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
+                return Err(Taken::Served(Place::read(state)));
+            }
             Err((_, error)) => return Err(unusable(&error)),
         };
         let text = serde_json::to_vec(self).map_err(|e| unusable(&e))?;
-        lock.set_len(0).and_then(|()| lock.rewind()).and_then(|()| lock.write_all(&text)).map_err(|e| unusable(&e))?;
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(&text))
+            .map_err(|e| unusable(&e))?;
         Ok(lock)
     }
 }

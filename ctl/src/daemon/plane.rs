@@ -44,7 +44,8 @@ impl Plane {
         let come = Arc::new(Notify::new());
         let notify = Arc::clone(&come);
         let handle = Dataplane::spawn(seed, Box::new(move || notify.notify_one()))?;
-        let plane = Arc::new(Plane { handle, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(0) });
+        let plane =
+            Arc::new(Plane { handle, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(0) });
         let (tell, news) = mpsc::unbounded_channel();
         let receiver = Arc::clone(&plane);
         tokio::spawn(async move {

@@ -18,8 +18,8 @@ use super::nodes::{self, has_ended, node_key};
 use super::plane::{News, Plane};
 use super::wires::{self, MadeWire, Place, wire_key};
 use super::{Control, Daemon, clock, doorway, host};
-use crate::daemon::log::say;
 use crate::api::server;
+use crate::daemon::log::say;
 use crate::namespace::user;
 use crate::namespace::wire::WireSpec;
 use crate::store::Store;
@@ -66,20 +66,28 @@ pub fn serve(options: DaemonOptions) -> u8 {
 
 async fn run(options: DaemonOptions) -> Result<(), String> {
     keeper::raise_descriptor_limit();
-    let channel = std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("no keeper: {e}"))?;
-    let (keeping, mut inheritance, restarts) = Keeping::inherit(channel)
-        .map_err(|error| format!("this command is started by `portolan daemon`, not by hand ({error})"))?;
+    let channel =
+        std::io::stdin().as_fd().try_clone_to_owned().map_err(|e| format!("no keeper: {e}"))?;
+    let (keeping, mut inheritance, restarts) = Keeping::inherit(channel).map_err(|error| {
+        format!("this command is started by `portolan daemon`, not by hand ({error})")
+    })?;
     let mut listener = |key: &str| {
-        inheritance.remove(key).and_then(|mut held| held.descriptors.pop()).ok_or(format!("no {key} socket was handed over"))
+        inheritance
+            .remove(key)
+            .and_then(|mut held| held.descriptors.pop())
+            .ok_or(format!("no {key} socket was handed over"))
     };
     let (api, wires) = (listener("api")?, listener("wires")?);
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
 
-    let store = Store::open(&options.state.join("state.redb")).map_err(|error| error.to_string())?;
+    let store =
+        Store::open(&options.state.join("state.redb")).map_err(|error| error.to_string())?;
     let kept = store.load().map_err(|error| error.to_string())?;
-    let mut random = ChaCha20Rng::try_from_rng(&mut SysRng).map_err(|error| format!("no randomness: {error}"))?;
+    let mut random = ChaCha20Rng::try_from_rng(&mut SysRng)
+        .map_err(|error| format!("no randomness: {error}"))?;
     let seed = rand::Rng::next_u64(&mut random);
-    let (plane, news) = Plane::start(seed).map_err(|error| format!("cannot start the dataplane: {error}"))?;
+    let (plane, news) =
+        Plane::start(seed).map_err(|error| format!("cannot start the dataplane: {error}"))?;
     let control = Control {
         topology: Topology::default(),
         store,
@@ -101,7 +109,10 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
 
     tokio::spawn(follow(Arc::clone(&daemon), news));
     let api = keeper::stream_listener(api).and_then(tokio::net::UnixListener::from_std);
-    tokio::spawn(server::serve(api.map_err(|e| format!("the API socket: {e}"))?, Arc::clone(&daemon)));
+    tokio::spawn(server::serve(
+        api.map_err(|e| format!("the API socket: {e}"))?,
+        Arc::clone(&daemon),
+    ));
     tokio::spawn(doorway::serve(wires, Arc::clone(&daemon)));
     daemon.keeping.ready();
     keeper::log_to(log.as_deref());
@@ -123,7 +134,11 @@ async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
 impl Daemon {
     /// Makes the kept topology the present one: wires and processes that were handed over go on, what has ended meanwhile is
     /// told as ended, and nodes that live but lost their wires get new ones.
-    async fn restore(self: &Arc<Self>, kept: Topology, mut inheritance: Inheritance) -> Result<(), String> {
+    async fn restore(
+        self: &Arc<Self>,
+        kept: Topology,
+        mut inheritance: Inheritance,
+    ) -> Result<(), String> {
         let mut control = self.control.lock().await;
         let mut new = kept.clone();
         for warning in new.predefined(&host::facts(), clock::now(), &mut control.random) {
@@ -142,7 +157,10 @@ impl Daemon {
         let (made, stale) = adopt_all(&new, inheritance).await;
         self.keeping.release(stale);
         let ports = self.enlist(&mut control, &mut new, made);
-        control.store.save(&kept, &new).map_err(|error| format!("cannot save the state: {error}"))?;
+        control
+            .store
+            .save(&kept, &new)
+            .map_err(|error| format!("cannot save the state: {error}"))?;
         let commands = plan(&control.topology, &new);
         control.topology = new;
         self.plane.change(ports, commands).await;
@@ -160,7 +178,9 @@ impl Daemon {
             let control = self.control.lock().await;
             let Some(node) = control.topology.node_by_id(node) else { return };
             let unwired = node.endpoints.iter().filter(|endpoint| endpoint.port.is_none());
-            unwired.filter_map(|e| Some((e.id, wires::wire_spec(&control.topology, e.id)?))).collect()
+            unwired
+                .filter_map(|e| Some((e.id, wires::wire_spec(&control.topology, e.id)?)))
+                .collect()
         };
         if wanted.is_empty() {
             return;
@@ -185,7 +205,10 @@ impl Daemon {
     async fn node_lost(self: &Arc<Self>, node: Id) {
         let attached = {
             let control = self.control.lock().await;
-            control.topology.node_by_id(node).is_some_and(|node| node.kind == crate::api::types::NodeKind::Attach)
+            control
+                .topology
+                .node_by_id(node)
+                .is_some_and(|node| node.kind == crate::api::types::NodeKind::Attach)
         };
         if attached {
             self.node_ended(node, None).await;
@@ -195,12 +218,17 @@ impl Daemon {
 
 /// Makes wires where those before may not quite be gone: the kernel takes apart a namespace that nobody holds any more in its
 /// own time, and until then the interface's name is taken.
-async fn make_patiently(place: &Place, wanted: Vec<(EndpointId, WireSpec)>) -> Result<Vec<MadeWire>, String> {
+async fn make_patiently(
+    place: &Place,
+    wanted: Vec<(EndpointId, WireSpec)>,
+) -> Result<Vec<MadeWire>, String> {
     let mut tries = 0;
     loop {
         tries += 1;
         match wires::make(place.clone(), wanted.clone()).await {
-            Err(_) if tries < REWIRE_TRIES && !place.is_gone() => tokio::time::sleep(REWIRE_PAUSE).await,
+            Err(_) if tries < REWIRE_TRIES && !place.is_gone() => {
+                tokio::time::sleep(REWIRE_PAUSE).await
+            }
             other => return other,
         }
     }
@@ -232,9 +260,12 @@ fn end_quietly(topology: &mut Topology, node: &Node) {
 
 /// Takes over the wires of the endpoints there still are; and the keys of all else that is held.
 async fn adopt_all(topology: &Topology, inheritance: Inheritance) -> (Vec<MadeWire>, Vec<String>) {
-    let endpoints: Vec<EndpointId> =
-        topology.nodes().flat_map(|node| node.endpoints.iter().map(|endpoint| endpoint.id)).collect();
-    let mut wanted: BTreeMap<String, EndpointId> = endpoints.into_iter().map(|id| (wire_key(id), id)).collect();
+    let endpoints: Vec<EndpointId> = topology
+        .nodes()
+        .flat_map(|node| node.endpoints.iter().map(|endpoint| endpoint.id))
+        .collect();
+    let mut wanted: BTreeMap<String, EndpointId> =
+        endpoints.into_iter().map(|id| (wire_key(id), id)).collect();
     let mut stale = Vec::new();
     let mut heirlooms: Vec<(EndpointId, String, Vec<OwnedFd>)> = Vec::new();
     for (key, held) in inheritance {
@@ -274,7 +305,8 @@ fn adopt_in_parallel(heirlooms: Vec<(EndpointId, String, Vec<OwnedFd>)>) -> Adop
         share.into_iter().map(|(id, note, fds)| (id, wires::adopt(id, &note, fds))).collect()
     };
     std::thread::scope(|scope| {
-        let threads: Vec<_> = shares.into_iter().map(|share| scope.spawn(move || adopt(share))).collect();
+        let threads: Vec<_> =
+            shares.into_iter().map(|share| scope.spawn(move || adopt(share))).collect();
         threads.into_iter().flat_map(|thread| thread.join().unwrap_or_default()).collect()
     })
 }

@@ -84,8 +84,13 @@ pub(super) fn wire_spec(topology: &Topology, endpoint: EndpointId) -> Option<Wir
 }
 
 /// Makes wires, one after the other. Blocks: a ring takes milliseconds. What was made before a failure is gone again.
-pub(super) async fn make(place: Place, specs: Vec<(EndpointId, WireSpec)>) -> Result<Vec<MadeWire>, String> {
-    let work = move || specs.into_iter().map(|(endpoint, spec)| make_one(&place, endpoint, &spec)).collect();
+pub(super) async fn make(
+    place: Place,
+    specs: Vec<(EndpointId, WireSpec)>,
+) -> Result<Vec<MadeWire>, String> {
+    let work = move || {
+        specs.into_iter().map(|(endpoint, spec)| make_one(&place, endpoint, &spec)).collect()
+    };
     tokio::task::spawn_blocking(work).await.map_err(|error| format!("making a wire: {error}"))?
 }
 
@@ -98,13 +103,23 @@ fn make_one(place: &Place, endpoint: EndpointId, spec: &WireSpec) -> Result<Made
 }
 
 /// Takes a wire over from the daemon before.
-pub(super) fn adopt(endpoint: EndpointId, note: &str, mut descriptors: Vec<OwnedFd>) -> Result<MadeWire, String> {
-    let note: WireNote = serde_json::from_str(note).map_err(|error| format!("its note: {error}"))?;
+pub(super) fn adopt(
+    endpoint: EndpointId,
+    note: &str,
+    mut descriptors: Vec<OwnedFd>,
+) -> Result<MadeWire, String> {
+    let note: WireNote =
+        serde_json::from_str(note).map_err(|error| format!("its note: {error}"))?;
     let (Some(netlink), Some(socket)) = (descriptors.pop(), descriptors.pop()) else {
         return Err("its descriptors are missing".into());
     };
-    let port = PacketWire::adopt(socket, note.shape).map_err(|error| format!("its ring: {error}"))?;
-    if port.is_gone() { Err("its interface is gone".into()) } else { Ok(MadeWire { endpoint, port, netlink, note }) }
+    let port =
+        PacketWire::adopt(socket, note.shape).map_err(|error| format!("its ring: {error}"))?;
+    if port.is_gone() {
+        Err("its interface is gone".into())
+    } else {
+        Ok(MadeWire { endpoint, port, netlink, note })
+    }
 }
 
 /// Replaces the default routes inside a namespace.
@@ -125,7 +140,12 @@ impl Daemon {
         made.into_iter().map(|wire| self.enlist_one(control, new, wire)).collect()
     }
 
-    fn enlist_one(self: &Arc<Self>, control: &mut Control, new: &mut Topology, made: MadeWire) -> (PortId, Port) {
+    fn enlist_one(
+        self: &Arc<Self>,
+        control: &mut Control,
+        new: &mut Topology,
+        made: MadeWire,
+    ) -> (PortId, Port) {
         let MadeWire { endpoint, port, netlink, note } = made;
         let note = serde_json::to_string(&note).expect("numbers serialize");
         self.keeping.hold(&wire_key(endpoint), note, &[port.socket(), netlink.as_fd()]);
@@ -139,7 +159,8 @@ impl Daemon {
     /// Takes endpoints out of service, after the commands that detach them have gone down: the keeper forgets their wires, and
     /// closing them (24 ms each) happens behind the caller's back.
     pub(super) fn dismiss(self: &Arc<Self>, control: &mut Control, endpoints: &[EndpointId]) {
-        let gone: Vec<LiveWire> = endpoints.iter().filter_map(|id| control.wires.remove(id)).collect();
+        let gone: Vec<LiveWire> =
+            endpoints.iter().filter_map(|id| control.wires.remove(id)).collect();
         self.keeping.release(endpoints.iter().copied().map(wire_key).collect());
         for wire in gone {
             wire.watch.abort();
@@ -168,7 +189,11 @@ impl Daemon {
         let mut control = self.control.lock().await;
         let Some((node, ended)) = control.topology.endpoint(endpoint) else { return };
         let (node, network) = (Arc::clone(node), ended.network);
-        if control.nodes.get(&node.id).is_some_and(|live| live.process.as_ref().is_some_and(super::nodes::has_ended)) {
+        if control
+            .nodes
+            .get(&node.id)
+            .is_some_and(|live| live.process.as_ref().is_some_and(super::nodes::has_ended))
+        {
             // The node's own end is on its way, and takes all its endpoints.
             return;
         }
@@ -213,11 +238,13 @@ impl Daemon {
 async fn link_is_gone(netlink: &AsyncFd<OwnedFd>) -> bool {
     let Ok(mut ready) = netlink.readable().await else { return true };
     let mut buffer = [0; 8192];
-    let read = ready.try_io(|fd| Ok(nix::sys::socket::recv(
-        fd.as_raw_fd(),
-        &mut buffer,
-        nix::sys::socket::MsgFlags::MSG_DONTWAIT,
-    )?));
+    let read = ready.try_io(|fd| {
+        Ok(nix::sys::socket::recv(
+            fd.as_raw_fd(),
+            &mut buffer,
+            nix::sys::socket::MsgFlags::MSG_DONTWAIT,
+        )?)
+    });
     match read {
         Ok(Ok(length)) => tells_of_deletion(&buffer[..length]),
         // Events were lost: the dataplane's own sign remains.
