@@ -1,0 +1,1 @@
+//! Bytes arrive as they were sent, with the offloads of the guests on and off.

@@ -1,0 +1,1 @@
+//! What the kernel bridge does with a frame, the switch does.
