@@ -25,7 +25,7 @@ const MTU_DEFAULT: u16 = 1500;
 /// its Ethernet header in 65535 bytes.
 const MTU_MIN: u16 = 68;
 const MTU_MIN_IPV6: u16 = 1280;
-const MTU_MAX: u16 = 65520;
+const MTU_MAX: u16 = portolan_switch::io::packet::MTU_MAX;
 
 const MTU_KEYS: [&str; 2] = ["com.docker.network.driver.mtu", "mtu"];
 const GUARD_KEY: &str = "portolan.guard";
