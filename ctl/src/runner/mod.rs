@@ -2,7 +2,7 @@
 //!
 //! A running node is three processes. The *runner* stays in the host's namespaces: it starts the second with namespaces of
 //! its own, maps the ids, has the daemon wire it, and afterwards passes signals in and the exit code out. The second is
-//! PID 1 of the node ([`init`]): it sets the node up from inside and reaps. The third is the program. Each dies with the one
+//! PID 1 of the node (`init`): it sets the node up from inside and reaps. The third is the program. Each dies with the one
 //! before it, so nothing is left whichever is killed.
 //!
 //! A program starts only when all of the node is there; what fails before that is told at once, and taken back.

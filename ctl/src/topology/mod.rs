@@ -1,6 +1,6 @@
 //! What is wanted: networks, nodes and the endpoints between them, and how it becomes commands for the dataplane.
 //!
-//! A [`Topology`] is a plain value. Whoever changes it keeps the one before, hands both to [`plan`] for the commands that
+//! A [`Topology`] is a plain value. Whoever changes it keeps the one before, hands both to [`plan()`] for the commands that
 //! lead from one to the other, and both to the store for the rows to write. Networks and nodes are therefore held behind
 //! `Arc`: a copy of the whole costs a pointer a row, and a row that did not change is known by its pointer.
 //!

@@ -21,8 +21,7 @@ use crate::api::types::{IpamConfig, NetworkCreate, NetworkCreated};
 
 /// The MTU where none is asked for: Ethernet's.
 const MTU_DEFAULT: u16 = 1500;
-/// The least IPv4 allows (RFC 791), the least IPv6 allows (RFC 8200, section 5), and the most a veth takes with room for
-/// its Ethernet header in 65535 bytes.
+/// The least IPv4 allows (RFC 791), the least IPv6 allows (RFC 8200, section 5), and the most a slot of a port's ring holds.
 const MTU_MIN: u16 = 68;
 const MTU_MIN_IPV6: u16 = 1280;
 const MTU_MAX: u16 = portolan_switch::io::packet::MTU_MAX;
