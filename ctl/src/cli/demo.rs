@@ -100,7 +100,8 @@ impl Demo {
 
         self.chapter("Another LAN with the very same subnet");
         self.network("twin", Some(&subnet))?;
-        self.node("stranger", &["--network", "twin"], None)?;
+        let web = self.address("web", "back")?;
+        self.node("stranger", &["--network", &format!("twin,ip={web}")], None)?;
         self.is_cut_off("stranger", &db, "the address of db")?;
         self.node("decoy", &["--network", &format!("twin,ip={db}")], None)?;
         self.reaches("stranger", &db, "decoy: 3 charts in stock")?;

@@ -40,13 +40,13 @@ pub struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Verb {
-    /// Run a program in a new node
-    Run(run::Run),
-    /// Run a program in a node that runs
-    Exec(run::Exec),
     /// Make, list, inspect, remove and join networks
     #[command(subcommand)]
     Network(network::Verb),
+    /// Run a program as a node on networks
+    Run(run::Run),
+    /// Run one more program inside a running node
+    Exec(run::Exec),
     /// List nodes
     Ps(node::Ps),
     /// Show all about nodes
@@ -94,7 +94,12 @@ impl Cli {
     pub fn prints(&self) -> bool {
         !matches!(
             self.verb,
-            Verb::Daemon(_) | Verb::DaemonChild(_) | Verb::Demo | Verb::DemoServe(_)
+            Verb::Run(_)
+                | Verb::Exec(_)
+                | Verb::Daemon(_)
+                | Verb::DaemonChild(_)
+                | Verb::Demo
+                | Verb::DemoServe(_)
         )
     }
 
@@ -214,6 +219,35 @@ mod tests {
     #[test]
     fn the_command_line_is_sound() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn what_follows_the_program_belongs_to_it() {
+        let cli = Cli::try_parse_from([
+            "portolan",
+            "run",
+            "--rm",
+            "--network",
+            "app",
+            "curl",
+            "-v",
+            "--host",
+            "x",
+            "--",
+            "-d",
+        ])
+        .unwrap();
+        assert!(!cli.verbose);
+        assert_eq!(cli.host, None);
+        let Verb::Run(run) = cli.verb else { panic!("not a run") };
+        assert_eq!(run.command(), ["curl", "-v", "--host", "x", "--", "-d"]);
+    }
+
+    #[test]
+    fn two_dashes_before_the_program_are_not_its_own() {
+        let cli = Cli::try_parse_from(["portolan", "exec", "db", "--", "ss", "-ltn"]).unwrap();
+        let Verb::Exec(exec) = cli.verb else { panic!("not an exec") };
+        assert_eq!(exec.command(), ["ss", "-ltn"]);
     }
 
     #[test]

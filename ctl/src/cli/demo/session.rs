@@ -2,17 +2,15 @@
 
 use std::fs::{DirBuilder, File};
 use std::io::Read;
-use std::os::fd::AsFd;
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
-use nix::sys::signal::{SigSet, Signal, kill};
-use nix::sys::signalfd::{SfdFlags, SignalFd};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sigaction};
 use nix::unistd::Pid;
 use portolan::api::client::Failure;
 
@@ -25,8 +23,15 @@ const COMMAND_MAX: Duration = Duration::from_secs(20);
 /// The longest the daemon may take to start, and to stop.
 const DAEMON_MAX: Duration = Duration::from_secs(10);
 
-/// How often a wait looks again, milliseconds.
-const LOOK_AGAIN_MS: u8 = 2;
+/// How often a wait looks again.
+const LOOK_AGAIN: Duration = Duration::from_millis(2);
+
+/// Set by the signals that ask the demo to end.
+static SIGNALLED: AtomicBool = AtomicBool::new(false);
+
+extern "C" fn remember(_: i32) {
+    SIGNALLED.store(true, Ordering::Relaxed);
+}
 
 /// How a command ended.
 pub struct Outcome {
@@ -40,9 +45,7 @@ pub struct Outcome {
 pub struct Session {
     dir: PathBuf,
     program: String,
-    signals: SignalFd,
     daemon: Option<Child>,
-    interrupted: bool,
 }
 
 impl Session {
@@ -50,20 +53,13 @@ impl Session {
     pub fn prepare() -> Result<Session, Failure> {
         let program = std::env::current_exe()
             .map_err(|e| Failure::new(format!("cannot find this program's own file: {e}")))?;
-        let mut caught = SigSet::empty();
-        [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP].into_iter().for_each(|s| caught.add(s));
-        let signals = caught
-            .thread_block()
-            .and_then(|()| {
-                SignalFd::with_flags(&caught, SfdFlags::SFD_CLOEXEC | SfdFlags::SFD_NONBLOCK)
-            })
-            .map_err(|e| Failure::new(format!("cannot watch for Ctrl-C: {e}")))?;
+        catch_signals().map_err(|e| Failure::new(format!("cannot watch for Ctrl-C: {e}")))?;
         let dir = PathBuf::from(format!("/tmp/portolan-demo-{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&dir).map_err(|e| {
             Failure::new(format!("cannot make {}: {e}; make /tmp writable", dir.display()))
         })?;
         let program = program.to_string_lossy().into_owned();
-        Ok(Session { dir, program, signals, daemon: None, interrupted: false })
+        Ok(Session { dir, program, daemon: None })
     }
 
     /// This binary, as a node finds it too.
@@ -101,7 +97,7 @@ impl Session {
                     last.trim_start_matches("portolan: ")
                 ));
             }
-            std::thread::sleep(Duration::from_millis(2));
+            std::thread::sleep(LOOK_AGAIN);
         }
         Ok((start.elapsed(), self.dir.display().to_string()))
     }
@@ -120,16 +116,17 @@ impl Session {
             .spawn()
             .map_err(|e| format!("cannot start portolan {words}: {e}"))?;
         let status = loop {
-            self.interrupted |= self.signalled();
-            if self.interrupted || start.elapsed() > COMMAND_MAX {
+            let interrupted = SIGNALLED.load(Ordering::Relaxed);
+            if interrupted || start.elapsed() > COMMAND_MAX {
                 let _ = child.kill();
                 let _ = child.wait();
                 let late = format!("portolan {words} did not end within {COMMAND_MAX:?}");
-                return if self.interrupted { Ok(None) } else { Err(late) };
+                return if interrupted { Ok(None) } else { Err(late) };
             }
             if let Some(status) = child.try_wait().map_err(|e| format!("portolan {words}: {e}"))? {
                 break status;
             }
+            std::thread::sleep(LOOK_AGAIN);
         };
         let took = start.elapsed();
         let (mut stdout, mut stderr) = (String::new(), String::new());
@@ -142,16 +139,9 @@ impl Session {
         Ok(Some(Outcome { code: status.code().unwrap_or(-1), stdout, stderr, took }))
     }
 
-    /// Waits a moment for a signal; whether one came.
-    fn signalled(&self) -> bool {
-        let mut waiting = [PollFd::new(self.signals.as_fd(), PollFlags::POLLIN)];
-        let _ = poll(&mut waiting, PollTimeout::from(LOOK_AGAIN_MS));
-        matches!(self.signals.read_signal(), Ok(Some(_)))
-    }
-
     /// Removes the nodes, stops the daemon, and deletes the directory.
     pub fn clean_up(&mut self) -> Result<(), Failure> {
-        self.interrupted = false;
+        SIGNALLED.store(false, Ordering::Relaxed);
         if self.daemon.is_some() {
             self.remove_nodes();
         }
@@ -172,6 +162,16 @@ impl Session {
     }
 }
 
+/// From now on Ctrl-C and its like are remembered; the commands that are started get them in the usual way.
+fn catch_signals() -> nix::Result<()> {
+    let action = SigAction::new(SigHandler::Handler(remember), SaFlags::empty(), SigSet::empty());
+    for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
+        // SAFETY: the handler only stores to an atomic.
+        unsafe { sigaction(signal, &action) }?;
+    }
+    Ok(())
+}
+
 /// Ends the daemon in order, or by force where it does not heed.
 fn stop(daemon: &mut Child) {
     let Ok(pid) = i32::try_from(daemon.id()) else { return };
@@ -185,6 +185,6 @@ fn stop(daemon: &mut Child) {
             output::note("the demo's daemon did not stop and was killed");
             return;
         }
-        std::thread::sleep(Duration::from_millis(2));
+        std::thread::sleep(LOOK_AGAIN);
     }
 }
