@@ -143,12 +143,8 @@ impl Keeper {
         })?;
         let api = listener(&options.api_socket(), SockType::Stream).map_err(refused)?;
         let wires = listener(&options.wires_socket(), SockType::SeqPacket).map_err(refused)?;
-        let lock = lock
-            .as_fd()
-            .try_clone_to_owned()
-            .map_err(|e| refused(format!("cannot keep the lock: {e}")));
         let mut held = BTreeMap::new();
-        for (key, descriptor) in [("lock", lock?), ("api", api), ("wires", wires)] {
+        for (key, descriptor) in [("lock", lock.into()), ("api", api), ("wires", wires)] {
             held.insert(key.into(), Held { note: String::new(), descriptors: vec![descriptor] });
         }
         raise_descriptor_limit();

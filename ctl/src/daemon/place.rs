@@ -1,11 +1,10 @@
 //! One daemon per state directory: the lock on it, and where clients learn the socket.
 
-use std::fs::{File, OpenOptions};
+use std::fs::{File, OpenOptions, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
-use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
 /// Where a daemon is to be found; the content of the lock file.
@@ -35,8 +34,8 @@ impl Place {
         serde_json::from_str(&text).ok()
     }
 
-    /// Takes the state directory and writes this place into it. The lock lives as long as the descriptor.
-    pub fn take(&self, state: &Path) -> Result<Flock<File>, Taken> {
+    /// Takes the state directory and writes this place into it. The lock lives as long as any copy of the descriptor.
+    pub fn take(&self, state: &Path) -> Result<File, Taken> {
         let path = lock_path(state);
         let unusable = |e: &dyn std::fmt::Display| {
             Taken::Unusable(format!(
@@ -51,20 +50,18 @@ impl Place {
             .truncate(false)
             .mode(0o600)
             .open(&path);
-        let file = file.map_err(|e| unusable(&e))?;
-        let mut lock = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-            Ok(lock) => lock,
-            Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                return Err(Taken::Served(Place::read(state)));
-            }
-            Err((_, error)) => return Err(unusable(&error)),
-        };
+        let mut file = file.map_err(|e| unusable(&e))?;
+        match file.try_lock() {
+            Ok(()) => {}
+            Err(TryLockError::WouldBlock) => return Err(Taken::Served(Place::read(state))),
+            Err(TryLockError::Error(error)) => return Err(unusable(&error)),
+        }
         let text = serde_json::to_vec(self).map_err(|e| unusable(&e))?;
-        lock.set_len(0)
-            .and_then(|()| lock.rewind())
-            .and_then(|()| lock.write_all(&text))
+        file.set_len(0)
+            .and_then(|()| file.rewind())
+            .and_then(|()| file.write_all(&text))
             .map_err(|e| unusable(&e))?;
-        Ok(lock)
+        Ok(file)
     }
 }
 

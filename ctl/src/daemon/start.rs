@@ -71,6 +71,8 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     let (keeping, mut inheritance, restarts) = Keeping::inherit(channel).map_err(|error| {
         format!("this command is started by `portolan daemon`, not by hand ({error})")
     })?;
+    // The state directory is taken for as long as either of the two lives.
+    let _lock = inheritance.remove("lock");
     let mut listener = |key: &str| {
         inheritance
             .remove(key)
@@ -271,7 +273,6 @@ async fn adopt_all(topology: &Topology, inheritance: Inheritance) -> (Vec<MadeWi
     for (key, held) in inheritance {
         match wanted.remove(&key) {
             Some(endpoint) => heirlooms.push((endpoint, held.note, held.descriptors)),
-            None if key == "lock" => {}
             None => stale.push(key),
         }
     }
