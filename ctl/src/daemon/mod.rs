@@ -68,6 +68,8 @@ struct Control {
 /// A wire that the dataplane serves.
 struct LiveWire {
     port: PortId,
+    netlink: Arc<OwnedFd>,
+    ifindex: u32,
     watch: AbortHandle,
 }
 

@@ -7,7 +7,7 @@ use std::time::Duration;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
 use super::readiness::readable;
-use super::wires::{self, DefaultRoutes, Place};
+use super::wires::{self, Cut, DefaultRoutes, Place};
 use super::{Control, Daemon, LiveNode, clock, host, internal};
 use crate::api::types::*;
 use crate::daemon::log::say;
@@ -135,7 +135,8 @@ impl Daemon {
         let (daemon, pidfd) = (Arc::clone(self), Arc::clone(&process));
         let watch = tokio::spawn(async move {
             if wait_for_end(&pidfd).await.is_ok() {
-                daemon.node_ended(id, None).await;
+                // On a task of its own: this one is stopped when the node is forgotten.
+                tokio::spawn(async move { daemon.node_ended(id, None).await });
             }
         });
         control
@@ -160,22 +161,23 @@ impl Daemon {
             say(format_args!("{}", refusal.message));
             return;
         }
-        self.forget(&mut control, &node);
+        let cut = self.forget(&mut control, &node);
+        drop(control);
         let text = id.to_string();
         let code = code.unwrap_or(KILLED).to_string();
         self.events.tell("container", "die", &text, &[("name", &node.name), ("exitCode", &code)]);
         if removed.is_some() {
             self.finish_removal(&node);
         }
+        let _ = cut.await;
     }
 
     /// Takes down what is live about a node whose endpoints are gone from the desired state.
-    fn forget(self: &Arc<Self>, control: &mut Control, node: &Node) {
+    fn forget(self: &Arc<Self>, control: &mut Control, node: &Node) -> Cut {
         let endpoints: Vec<EndpointId> = node.endpoints.iter().map(|e| e.id).collect();
-        self.dismiss(control, &endpoints);
+        let cut = self.dismiss(control, &endpoints);
         self.keeping.release(vec![node_key(node.id)]);
         if let Some(LiveNode { watch: Some(watch), .. }) = control.nodes.remove(&node.id) {
-            // Where this is the watch itself: it has nothing left to wait for.
             watch.abort();
         }
         for endpoint in &node.endpoints {
@@ -186,6 +188,7 @@ impl Daemon {
                 &node.id.to_string(),
             );
         }
+        cut
     }
 
     fn finish_removal(&self, node: &Node) {
@@ -337,9 +340,10 @@ impl Daemon {
         let gone = new.disconnect(network, node, force)?;
         self.commit(&mut control, new, Vec::new()).await?;
         let Some(gone) = gone else { return Ok(()) };
-        self.dismiss(&mut control, &[gone.id]);
+        let cut = self.dismiss(&mut control, &[gone.id]);
         let node = Arc::clone(control.topology.node(node)?);
         self.tell_network(&control.topology, "disconnect", gone.network, &node.id.to_string());
+        let _ = cut.await;
         if let Ok(place) = place_again(&control, &node) {
             self.refresh(&control.topology, &node, place).await;
         }

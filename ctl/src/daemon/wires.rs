@@ -16,6 +16,7 @@ use tokio::task::AbortHandle;
 use super::readiness::readable;
 use super::{Control, Daemon, LiveWire};
 use crate::daemon::log::say;
+use crate::namespace::netlink::delete_link_unanswered;
 use crate::namespace::wire::{self, Target, WireSpec};
 use crate::topology::{EndpointId, Id, Topology};
 
@@ -62,6 +63,9 @@ impl Place {
 
 /// Where a default route leads, for each family that has one: the interface and the gateway.
 pub(super) type DefaultRoutes = (Option<(String, Ipv4Addr)>, Option<(String, Ipv6Addr)>);
+
+/// Done once the interfaces are gone.
+pub(super) type Cut = tokio::task::JoinHandle<()>;
 
 /// The keeper's key of a wire.
 pub(super) fn wire_key(endpoint: EndpointId) -> String {
@@ -147,37 +151,53 @@ impl Daemon {
         made: MadeWire,
     ) -> (PortId, Port) {
         let MadeWire { endpoint, port, netlink, note } = made;
+        let ifindex = note.ifindex;
         let note = serde_json::to_string(&note).expect("numbers serialize");
         self.keeping.hold(&wire_key(endpoint), note, &[port.socket(), netlink.as_fd()]);
         let id = control.next_port();
         new.wired(endpoint, Some(id));
-        let watch = self.watch_link(endpoint, netlink);
-        control.wires.insert(endpoint, LiveWire { port: id, watch });
+        let netlink = Arc::new(netlink);
+        let watch = self.watch_link(endpoint, Arc::clone(&netlink));
+        control.wires.insert(endpoint, LiveWire { port: id, netlink, ifindex, watch });
         (id, Port::Packet(port))
     }
 
     /// Takes endpoints out of service, after the commands that detach them have gone down: the keeper forgets their wires, and
-    /// closing them (24 ms each) happens behind the caller's back.
-    pub(super) fn dismiss(self: &Arc<Self>, control: &mut Control, endpoints: &[EndpointId]) {
+    /// the interfaces are deleted. Whoever awaits what comes back waits for that; closing the rings (24 ms each) happens behind
+    /// everybody's back.
+    pub(super) fn dismiss(
+        self: &Arc<Self>,
+        control: &mut Control,
+        endpoints: &[EndpointId],
+    ) -> Cut {
         let gone: Vec<LiveWire> =
             endpoints.iter().filter_map(|id| control.wires.remove(id)).collect();
         self.keeping.release(endpoints.iter().copied().map(wire_key).collect());
-        for wire in gone {
-            wire.watch.abort();
-            let plane = Arc::clone(&self.plane);
-            tokio::spawn(async move {
-                let port = plane.close(wire.port).await;
+        let ports: Vec<PortId> = gone.iter().map(|wire| wire.port).collect();
+        let cut = tokio::task::spawn_blocking(move || {
+            for wire in gone {
+                wire.watch.abort();
+                // It may have gone by itself, which is the same.
+                let _ = delete_link_unanswered(wire.netlink.as_fd(), wire.ifindex);
+            }
+        });
+        let plane = Arc::clone(&self.plane);
+        tokio::spawn(async move {
+            for id in ports {
+                let port = plane.close(id).await;
                 tokio::task::spawn_blocking(move || drop(port));
-            });
-        }
+            }
+        });
+        cut
     }
 
-    fn watch_link(self: &Arc<Self>, endpoint: EndpointId, netlink: OwnedFd) -> AbortHandle {
+    fn watch_link(self: &Arc<Self>, endpoint: EndpointId, netlink: Arc<OwnedFd>) -> AbortHandle {
         let daemon = Arc::clone(self);
         let watch = async move {
-            let Ok(netlink) = readable(netlink) else { return };
+            let Ok(netlink) = netlink.try_clone().and_then(readable) else { return };
             while !link_is_gone(&netlink).await {}
-            daemon.wire_died(endpoint, "its link was deleted").await;
+            // On a task of its own: this one is stopped when the wire is dismissed.
+            tokio::spawn(async move { daemon.wire_died(endpoint, "its link was deleted").await });
         };
         tokio::spawn(watch).abort_handle()
     }
@@ -206,7 +226,8 @@ impl Daemon {
         if self.commit(&mut control, new, Vec::new()).await.is_err() {
             return;
         }
-        self.dismiss(&mut control, &[endpoint]);
+        // Nobody waits for what is gone already.
+        drop(self.dismiss(&mut control, &[endpoint]));
         self.tell_network(&control.topology, "disconnect", network, &node.id.to_string());
         drop(control);
         if last && node.pid.is_none() {

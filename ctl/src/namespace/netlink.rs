@@ -4,12 +4,13 @@
 //! two namespaces.
 
 use std::io;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::LinkMessage;
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     setsockopt, socket, sockopt,
@@ -50,13 +51,7 @@ impl Netlink {
         flags: u16,
     ) -> io::Result<Option<Vec<u8>>> {
         self.sequence += 1;
-        let mut header = NetlinkHeader::default();
-        header.flags = NLM_F_REQUEST | NLM_F_ACK | flags;
-        header.sequence_number = self.sequence;
-        let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
-        packet.finalize();
-        let mut bytes = vec![0; packet.buffer_len()];
-        packet.serialize(&mut bytes);
+        let bytes = encode(message, NLM_F_ACK | flags, self.sequence);
         send(self.socket.as_raw_fd(), &bytes, MsgFlags::empty())?;
         self.answer()
     }
@@ -106,4 +101,26 @@ fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
     let sequence = u32::from_ne_bytes(*bytes.get(8..)?.first_chunk()?);
     let payload = bytes.get(HEADER_BYTES..length)?;
     Some((kind, sequence, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or(&[])))
+}
+
+/// Deletes an interface through a socket whose answers somebody else reads, so that none is asked for. The kernel does it
+/// within the call: when this returns, the interface and its peer are gone, or were before.
+pub fn delete_link_unanswered(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+    let mut link = LinkMessage::default();
+    link.header.index = index;
+    let bytes = encode(RouteNetlinkMessage::DelLink(link), 0, 0);
+    send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT)?;
+    Ok(())
+}
+
+/// One request as it goes to the kernel.
+fn encode(message: RouteNetlinkMessage, flags: u16, sequence: u32) -> Vec<u8> {
+    let mut header = NetlinkHeader::default();
+    header.flags = NLM_F_REQUEST | flags;
+    header.sequence_number = sequence;
+    let mut packet = NetlinkMessage::new(header, NetlinkPayload::InnerMessage(message));
+    packet.finalize();
+    let mut bytes = vec![0; packet.buffer_len()];
+    packet.serialize(&mut bytes);
+    bytes
 }
