@@ -10,8 +10,8 @@ use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
-use std::sync::Once;
 use std::sync::mpsc::{RecvTimeoutError, channel};
+use std::sync::{Mutex, Once, PoisonError};
 use std::time::{Duration, Instant};
 
 use nix::sys::signal::{Signal, kill, killpg};
@@ -288,6 +288,46 @@ impl Drop for World {
             }
         }
         self.stop();
+    }
+}
+
+/// A network namespace of root's, deleted when this goes.
+pub struct Netns(String);
+
+impl Netns {
+    /// Makes one; its name is unique on this machine.
+    pub fn new(word: &str) -> Netns {
+        // `ip netns add` makes the directory and its mount where they are missing, one at a time.
+        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
+        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
+        let name = format!("portolan-{word}-{}", std::process::id());
+        root(&format!("ip netns add {name}")).ok();
+        Netns(name)
+    }
+
+    /// The name that `ip netns` knows it by.
+    pub fn name(&self) -> &str {
+        &self.0
+    }
+
+    /// Where it is bound to.
+    pub fn path(&self) -> String {
+        format!("/run/netns/{}", self.0)
+    }
+
+    /// What a shell line of root's says inside.
+    pub fn shell(&self, line: &str) -> Said {
+        let mut command = Command::new("ip");
+        command.args(["netns", "exec", &self.0, "sh", "-c", line]).stdin(Stdio::null());
+        said(command, PATIENCE)
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        let mut command = Command::new("ip");
+        command.args(["netns", "del", &self.0]);
+        let _ = try_said(command, 10);
     }
 }
 
