@@ -7,4 +7,5 @@ mod harness;
 mod integrity;
 mod lan;
 mod oracle;
+mod refusals;
 mod resolver;

@@ -9,7 +9,7 @@ use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use redb::backends::InMemoryBackend;
-use redb::{Database, DatabaseError, StorageBackend};
+use redb::{Database, DatabaseError, StorageBackend, StorageError};
 
 use super::{StoreError, database_error, shown};
 
@@ -39,6 +39,10 @@ pub(super) fn check(path: &Path, cache_bytes: usize) -> Result<(), StoreError> {
     match sound {
         Ok(true) => Ok(()),
         Ok(false) => Err(contradiction(path)),
+        // Memory does not fail: the file leads to where it has no bytes, or begins like another kind of file.
+        Err(DatabaseError::Storage(StorageError::Io(error))) => {
+            Err(StoreError::Damaged { path: shown(path), what: error.to_string() })
+        }
         Err(error) => Err(database_error(path, error)),
     }
 }
