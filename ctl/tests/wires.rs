@@ -1,4 +1,6 @@
 //! Wires into real namespaces. They need root, and make every namespace they touch.
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+#![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 use std::fs::File;
 use std::io::{BufRead, BufReader, Read, Write};

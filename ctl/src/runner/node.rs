@@ -101,10 +101,12 @@ impl<'a> Runner<'a> {
         drop(plan);
         maps.write(inside.pid.as_raw() as u32)
             .map_err(|error| Refusal::ours(why_no_namespaces(&error)))?;
-        let (node, etc, warnings) = self
-            .client
-            .create_node(&self.request(&inside), inside.pidfd.as_fd())
-            .map_err(refused)?;
+        // A daemon that does not answer must not keep Ctrl-C from ending us; the process inside dies with us.
+        let signalled = || Refusal::failed("hold signals back");
+        self.held.suspend().map_err(signalled())?;
+        let made = self.client.create_node(&self.request(&inside), inside.pidfd.as_fd());
+        self.held.resume().map_err(signalled())?;
+        let (node, etc, warnings) = made.map_err(refused)?;
         warnings.iter().for_each(|warning| complain(warning));
         let setup = Setup {
             id: node.id.clone(),
