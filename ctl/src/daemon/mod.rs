@@ -44,6 +44,9 @@ use self::plane::Plane;
 
 pub use self::start::serve;
 
+/// Handles of ports; many more than there are descriptors for wires.
+const PORTS: u32 = 1 << 18;
+
 /// The daemon, as the API sees it.
 pub struct Daemon {
     options: DaemonOptions,
@@ -80,10 +83,16 @@ struct LiveNode {
 }
 
 impl Control {
-    /// A handle no port has had in this life of the daemon.
+    /// The next handle that no wire bears. The dataplane's tables are as long as the largest, so they come round; one that was
+    /// given back rests for a whole round, so its port is closed long before it means another.
     fn next_port(&mut self) -> PortId {
-        self.last_port += 1;
-        PortId(self.last_port)
+        loop {
+            self.last_port = self.last_port % PORTS + 1;
+            let port = PortId(self.last_port);
+            if !self.wires.values().any(|wire| wire.port == port) {
+                return port;
+            }
+        }
     }
 }
 

@@ -26,7 +26,7 @@ pub struct HostFacts {
 /// What is counted or drawn once and must not start anew.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub struct Counters {
-    /// The last handle given to a network or a node; they are never given twice.
+    /// The last handle given to a network or a node.
     pub last_handle: u32,
     /// The global id of our unique local IPv6 prefixes (RFC 4193, section 3.2.2), once drawn.
     #[serde(default)]

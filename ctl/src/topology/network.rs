@@ -26,6 +26,10 @@ const MTU_MIN: u16 = 68;
 const MTU_MIN_IPV6: u16 = 1280;
 const MTU_MAX: u16 = portolan_switch::io::packet::MTU_MAX;
 
+/// Handles of networks and nodes; many more than there may be of both.
+const HANDLES: u32 = 1 << 16;
+const _: () = assert!((HANDLES as usize) > 2 * (NETWORKS_MAX + super::NODES_MAX));
+
 const MTU_KEYS: [&str; 2] = ["com.docker.network.driver.mtu", "mtu"];
 const GUARD_KEY: &str = "portolan.guard";
 
@@ -155,10 +159,20 @@ impl Topology {
         self.networks.insert(network.id, Arc::new(network));
     }
 
-    /// Counts on; four billion networks and nodes outlast any daemon.
+    /// The next handle that nothing bears. The dataplane's tables are as long as the largest handle, so they come round; a
+    /// handle rests for a whole round before it means something else.
     pub(super) fn next_handle(&mut self) -> u32 {
-        self.counters.last_handle += 1;
-        self.counters.last_handle
+        let networks = self.networks.values().map(|network| network.handle);
+        let taken: BTreeSet<u32> =
+            networks.chain(self.nodes.values().map(|node| node.handle)).collect();
+        let mut handle = self.counters.last_handle;
+        loop {
+            handle = handle % HANDLES + 1;
+            if !taken.contains(&handle) {
+                self.counters.last_handle = handle;
+                return handle;
+            }
+        }
     }
 
     /// Removes a network. With `force` the nodes on it are disconnected, and the endpoints they had are handed back for

@@ -307,3 +307,13 @@ fn filters_are_dockers() {
     let (_, message) = refused(NetworkFilter::parse(&bad, bench.now));
     assert_eq!(message.split("; ").count(), 3);
 }
+
+#[test]
+fn handles_come_round_and_pass_over_those_in_use() {
+    let mut bench = Bench::new();
+    let first = bench.network("first", &[]).handle;
+    bench.topology.counters.last_handle = 1 << 16;
+    let handles: Vec<u32> = (0..2).map(|n| bench.network(&format!("n{n}"), &[]).handle).collect();
+    let free: Vec<u32> = (1..).filter(|h| *h > first).take(2).collect();
+    assert_eq!(handles, free, "the predefined networks and `first` bear the handles up to {first}");
+}
