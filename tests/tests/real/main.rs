@@ -9,3 +9,4 @@ mod lan;
 mod oracle;
 mod refusals;
 mod resolver;
+mod restart;
