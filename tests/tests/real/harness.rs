@@ -119,7 +119,10 @@ impl World {
         make_user();
         let dir = tempfile::Builder::new().prefix("portolan-real-").tempdir().unwrap();
         fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        fs::copy(built(), dir.path().join("portolan")).unwrap();
+        // By another process: a file that this one had open for writing, a child of another test's thread might hold open
+        // for a moment more, and then it cannot be run.
+        let copied = Command::new("cp").arg(built()).arg(dir.path().join("portolan")).status();
+        assert!(copied.unwrap().success());
         let world = World {
             dir,
             who,
