@@ -3,6 +3,7 @@
 //! One connection is one message, a [`NodeCreate`] with one descriptor, and one answer. Making the node is one step for the
 //! client: when the answer does not reach it, the node is taken down again, so that nothing half-made is left.
 
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ const CLIENTS_MAX: usize = 64;
 const MESSAGE_WAIT: Duration = Duration::from_secs(10);
 
 /// Serves the socket until the process ends.
-pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> std::io::Result<()> {
+pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> io::Result<()> {
     let listener = readable(listener)?;
     let places = Arc::new(Semaphore::new(CLIENTS_MAX));
     while let Ok(place) = Arc::clone(&places).acquire_owned().await {
@@ -52,11 +53,7 @@ pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> std::io::Re
 }
 
 async fn attend(daemon: &Arc<Daemon>, client: OwnedFd) {
-    let read = move || {
-        let message = channel::receive::<NodeCreate>(client.as_fd(), Some(MESSAGE_WAIT));
-        (client, message)
-    };
-    let Ok((client, message)) = tokio::task::spawn_blocking(read).await else { return };
+    let Ok((client, message)) = hear(client).await else { return };
     let answer = match message {
         Ok((spec, descriptors)) => match <[OwnedFd; 1]>::try_from(descriptors) {
             Ok([inside]) => daemon.create_node(&spec, inside).await,
@@ -64,13 +61,25 @@ async fn attend(daemon: &Arc<Daemon>, client: OwnedFd) {
                 refused("one descriptor must come with the message: a pidfd or a network namespace")
             }
         },
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => return,
+        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return,
         Err(error) => refused(&format!("not a message of this protocol: {error}")),
     };
     let sent = channel::send(client.as_fd(), &answer, &[]);
     if let (Err(_), NodeCreated::Ready { node, .. }) = (sent, &answer) {
         let _ = daemon.remove_node(&node.id, true).await;
     }
+}
+
+/// The client's message. Who is silent is waited for without a thread: those are few, and others' wires are made on them.
+async fn hear(client: OwnedFd) -> io::Result<(OwnedFd, io::Result<(NodeCreate, Vec<OwnedFd>)>)> {
+    let client = readable(client)?;
+    let has_come = tokio::time::timeout(MESSAGE_WAIT, client.readable()).await.is_ok();
+    let client = client.into_inner();
+    if !has_come {
+        return Ok((client, Err(io::ErrorKind::TimedOut.into())));
+    }
+    let message = channel::receive(client.as_fd(), Some(Duration::ZERO));
+    Ok((client, message))
 }
 
 fn refused(message: &str) -> NodeCreated {
