@@ -1,8 +1,9 @@
 //! The main job: programs on LANs, found by name, kept apart.
 
 use std::fs;
+use std::process::Command;
 
-use crate::harness::{Kept, Netns, PATIENCE, Said, World, eventually, said};
+use crate::harness::{Kept, Netns, PATIENCE, Said, World, eventually, said, try_said};
 
 /// A world with the networks `app` and `other`, and a web server `db` on `app`.
 fn with_db() -> World {
@@ -216,21 +217,34 @@ fn a_container_of_rootless_podman_is_attached() {
     let mut shell = world.program("sh");
     shell.args(["-c", prepare]);
     said(shell, PATIENCE).ok();
-    let podman = |words: &[&str]| {
-        let mut command = world.program("podman");
-        command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]).args(words);
-        said(command, PATIENCE)
-    };
+    let podman = Podman(&world);
     let tree = tree.to_str().unwrap();
     let run = ["run", "-d", "--name", "c", "--network", "none", "--rootfs", tree, "sleep", "1000"];
-    podman(&run).ok();
-    let pid = podman(&["inspect", "-f", "{{.State.Pid}}", "c"]).ok();
+    said(podman.command(&run), PATIENCE).ok();
+    let pid = said(podman.command(&["inspect", "-f", "{{.State.Pid}}", "c"]), PATIENCE).ok();
     comes_and_goes(&world, &format!("--pid {pid}"), |shell| {
-        podman(&["exec", "c", "sh", "-c", shell])
+        said(podman.command(&["exec", "c", "sh", "-c", shell]), PATIENCE)
     });
-    podman(&["rm", "-f", "-t", "0", "c"]).ok();
-    // Ends the process that holds podman's own user namespace.
-    podman(&["system", "migrate"]).ok();
+}
+
+/// The podman of a world's user; its container `c` goes with it.
+struct Podman<'a>(&'a World);
+
+impl Podman<'_> {
+    fn command(&self, words: &[&str]) -> Command {
+        let mut command = self.0.program("podman");
+        command.args(["--runtime", "runc", "--cgroup-manager", "cgroupfs"]).args(words);
+        command
+    }
+}
+
+impl Drop for Podman<'_> {
+    fn drop(&mut self) {
+        // The second one ends the process that holds podman's own user namespace.
+        for words in [&["rm", "-f", "-t", "0", "c"][..], &["system", "migrate"]] {
+            let _ = try_said(self.command(words), PATIENCE);
+        }
+    }
 }
 
 #[test]
