@@ -15,7 +15,12 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|mode| mode == wire::STEP_COMMAND) {
         wire::step_main();
     }
-    let cli = Cli::parse();
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) if error.use_stderr() => return wrong_usage(&error),
+        // Help and version are what was asked for.
+        Err(error) => error.exit(),
+    };
     if cli.prints() {
         end_quietly_without_reader();
     }
@@ -24,6 +29,17 @@ fn main() -> ExitCode {
         failure.code
     });
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Says in one line what is wrong with the command line; the exit code is 2, as for every tool.
+fn wrong_usage(error: &clap::Error) -> ExitCode {
+    let text = error.to_string();
+    let said: Vec<&str> =
+        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
+    let said = said.join(" ");
+    let said = said.trim_start_matches("error: ").split("For more information").next();
+    eprintln!("portolan: {}; see --help", said.unwrap_or_default().trim());
+    ExitCode::from(2)
 }
 
 /// Lets SIGPIPE end the process, as it does other programs, so that `portolan ps | head -1` is silent.

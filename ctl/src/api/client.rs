@@ -143,15 +143,15 @@ impl Client {
     ) -> Result<(), Failure> {
         runtime()?.block_on(async {
             let mut body = send(&self.api, Method::GET, path, Bytes::new()).await?.into_body();
-            let mut text = String::new();
+            let mut text = Vec::new();
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?;
                 let Some(data) = frame.data_ref() else { continue };
-                text.push_str(&String::from_utf8_lossy(data));
-                while let Some(end) = text.find('\n') {
-                    let line: String = text.drain(..=end).collect();
-                    let Some(event) = line.strip_prefix("data:") else { continue };
-                    let event = serde_json::from_str(event.trim());
+                text.extend_from_slice(data);
+                while let Some(end) = text.iter().position(|byte| *byte == b'\n') {
+                    let line: Vec<u8> = text.drain(..=end).collect();
+                    let Some(event) = line.strip_prefix(b"data:") else { continue };
+                    let event = serde_json::from_slice(event);
                     if !each(event.map_err(|e| Failure::new(format!("a malformed event: {e}")))?) {
                         return Ok(());
                     }

@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
-use axum::extract::{DefaultBodyLimit, Json, Path, Query, State};
+use axum::extract::{DefaultBodyLimit, Json, Path, Query, Request, State};
 use axum::http::StatusCode;
+use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
@@ -19,6 +20,7 @@ use axum::{Router, extract::FromRequest, extract::FromRequestParts};
 use futures_util::{Stream, StreamExt, stream};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
@@ -35,6 +37,9 @@ const CONNECTIONS_MAX: usize = 256;
 
 /// A client has this long to send its headers.
 const HEADERS_MAX: Duration = Duration::from_secs(10);
+
+/// And as long again to send the body.
+const BODY_WAIT: Duration = Duration::from_secs(10);
 
 /// Largest body of a request, bytes.
 const BODY_MAX: usize = 1 << 20;
@@ -67,9 +72,18 @@ impl From<QueryRejection> for Refusal {
 }
 
 /// A JSON body; a bad one is refused as everything else is.
-#[derive(FromRequest)]
-#[from_request(via(Json), rejection(Refusal))]
 struct Body<T>(T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Body<T>, Refusal> {
+        match tokio::time::timeout(BODY_WAIT, Json::from_request(request, state)).await {
+            Ok(read) => Ok(Body(read?.0)),
+            Err(_) => Err(refusal(RefusalKind::Invalid, "the body of the request does not come")),
+        }
+    }
+}
 
 /// The query part of a path; a bad one is refused as everything else is.
 #[derive(FromRequestParts)]
@@ -151,7 +165,14 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
             refusal(RefusalKind::NotFound, "there is no such path in this API; see /v1/info")
         })
         .layer(DefaultBodyLimit::max(BODY_MAX))
+        .layer(middleware::from_fn(to_its_end))
         .with_state(daemon)
+}
+
+/// Answers on a task of its own: a client that hangs up must not stop a change half-way.
+async fn to_its_end(request: Request, next: Next) -> Response {
+    let answered = tokio::spawn(next.run(request)).await;
+    answered.unwrap_or_else(|_| StatusCode::INTERNAL_SERVER_ERROR.into_response())
 }
 
 /// Serves the API until the process ends.

@@ -60,10 +60,10 @@ pub struct Create {
     #[arg(short, long, default_value = "bridge")]
     driver: String,
     /// Subnet, such as 10.1.0.0/24 or fd00:1::/64; chosen from the default pools unless given
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = prefix)]
     subnet: Vec<IpNet>,
     /// Part of a subnet that addresses are chosen from
-    #[arg(long, value_name = "CIDR")]
+    #[arg(long, value_name = "CIDR", value_parser = prefix)]
     ip_range: Vec<IpNet>,
     /// Gateway of a subnet; its first address unless given
     #[arg(long, value_name = "ADDRESS")]
@@ -411,6 +411,11 @@ impl Disconnect {
         daemon.open()?.post::<_, ()>(&format!("{}/disconnect", path(&self.network)?), &request)?;
         Ok(0)
     }
+}
+
+/// A subnet as people write one.
+fn prefix(text: &str) -> Result<IpNet, String> {
+    text.parse().map_err(|_| "not a subnet like 10.1.0.0/16 or fd00:1::/64".into())
 }
 
 #[cfg(test)]

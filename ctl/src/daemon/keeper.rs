@@ -25,7 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::clock;
 use crate::daemon::log::say;
-use crate::daemon::place::{Place, Taken};
+use crate::daemon::place::{self, Place, Taken};
 use crate::namespace::channel;
 use crate::paths;
 
@@ -136,13 +136,15 @@ impl Keeper {
         let refused = |message| (message, 1);
         paths::private_dir(&options.state).map_err(refused)?;
         paths::private_dir(&options.runtime).map_err(refused)?;
-        let place = Place { socket: options.api_socket(), pid: std::process::id() };
-        let lock = place.take(&options.state).map_err(|taken| match taken {
+        let taken = |taken| match taken {
             Taken::Unusable(message) => (message, 1),
             Taken::Served(by) => (served(&options.state, by), ALREADY_SERVED),
-        })?;
+        };
+        let mut lock = place::lock(&options.state).map_err(taken)?;
         let api = listener(&options.api_socket(), SockType::Stream).map_err(refused)?;
         let wires = listener(&options.wires_socket(), SockType::SeqPacket).map_err(refused)?;
+        let place = Place { socket: options.api_socket(), pid: std::process::id() };
+        place.write(&mut lock, &options.state).map_err(taken)?;
         let mut held = BTreeMap::new();
         for (key, descriptor) in [("lock", lock.into()), ("api", api), ("wires", wires)] {
             held.insert(key.into(), Held { note: String::new(), descriptors: vec![descriptor] });

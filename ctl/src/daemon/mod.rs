@@ -77,9 +77,12 @@ struct LiveWire {
 }
 
 /// A node whose process is watched; none where it is known by its namespace alone.
+#[derive(Default)]
 struct LiveNode {
     process: Option<Arc<OwnedFd>>,
     watch: Option<AbortHandle>,
+    /// Held while its routes and files are brought up to date.
+    refreshing: Arc<Mutex<()>>,
 }
 
 impl Control {

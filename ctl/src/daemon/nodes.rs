@@ -12,13 +12,16 @@ use super::{Control, Daemon, LiveNode, clock, host, internal};
 use crate::api::types::*;
 use crate::daemon::log::say;
 use crate::namespace::{user, wire};
-use crate::topology::{EndpointId, Id, Node, Refusal, RefusalKind, Topology};
+use crate::topology::{EndpointId, Id, Node, NodeStatus, Refusal, RefusalKind};
 
 /// The exit code of a program that was killed, until its runner says better.
 pub(super) const KILLED: i32 = 137;
 
 /// A killed process is gone within this time, or it cannot be killed.
 const KILL_WAIT: Duration = Duration::from_secs(10);
+
+/// Two small files are written within this time, or the guest is in the way.
+const ETC_WAIT: Duration = Duration::from_secs(2);
 
 /// The keeper's key of a node.
 pub(super) fn node_key(node: Id) -> String {
@@ -83,16 +86,28 @@ impl Daemon {
             self.commit(&mut control, new, Vec::new()).await?;
             (id, warnings, wanted)
         };
-        match wires::make(place.clone(), wanted).await {
+        let started = match wires::make(place.clone(), wanted).await {
             Ok(made) => self.start_node(id, &place, made, warnings).await,
-            Err(error) => {
-                let mut control = self.control.lock().await;
-                let mut new = control.topology.clone();
-                new.remove_node(&id.to_string(), true)?;
-                self.commit(&mut control, new, Vec::new()).await?;
-                Err(internal(error))
-            }
+            Err(error) => Err(internal(error)),
+        };
+        if started.is_err() {
+            self.unmake_node(id).await;
         }
+        started
+    }
+
+    /// Takes back what is left of a node that could not be made.
+    async fn unmake_node(self: &Arc<Self>, id: Id) {
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        let Ok(removed) = new.remove_node(&id.to_string(), true) else { return };
+        if let Err(refusal) = self.commit(&mut control, new, Vec::new()).await {
+            say(format_args!("{}", refusal.message));
+            return;
+        }
+        // It may have been connected further while it was made.
+        let endpoints: Vec<EndpointId> = removed.endpoints.iter().map(|e| e.id).collect();
+        drop(self.dismiss(&mut control, &endpoints));
     }
 
     async fn start_node(
@@ -103,12 +118,11 @@ impl Daemon {
         warnings: Vec<String>,
     ) -> Result<NodeCreated, Refusal> {
         let mut control = self.control.lock().await;
-        let mut new = control.topology.clone();
-        let ports = self.enlist(&mut control, &mut new, made);
-        self.commit(&mut control, new, ports).await?;
+        let new = control.topology.clone();
+        self.commit_wired(&mut control, new, made).await?;
+        let node = control.topology.node_by_id(id).filter(|node| node.running()).cloned();
+        let node = node.ok_or_else(|| internal("the node was removed while it was made"))?;
         self.watch_node(&mut control, id, place);
-        let gone = || internal("the node was removed while it was made");
-        let node = Arc::clone(control.topology.node_by_id(id).ok_or_else(gone)?);
         let (text, name) = (id.to_string(), node.name.as_str());
         self.events.tell("container", "create", &text, &[("name", name)]);
         for endpoint in &node.endpoints {
@@ -127,7 +141,7 @@ impl Daemon {
         let process = match place {
             Place::Process(pidfd) => Arc::clone(pidfd),
             Place::Netns(_) => {
-                control.nodes.insert(id, LiveNode { process: None, watch: None });
+                control.nodes.insert(id, LiveNode::default());
                 return;
             }
         };
@@ -139,9 +153,8 @@ impl Daemon {
                 tokio::spawn(async move { daemon.node_ended(id, None).await });
             }
         });
-        control
-            .nodes
-            .insert(id, LiveNode { process: Some(process), watch: Some(watch.abort_handle()) });
+        let (process, watch) = (Some(process), Some(watch.abort_handle()));
+        control.nodes.insert(id, LiveNode { process, watch, ..LiveNode::default() });
     }
 
     /// A node's process is gone: its endpoints, addresses and names are free. An attached node goes with it.
@@ -203,14 +216,16 @@ impl Daemon {
 
     /// The runner tells how its program ended.
     pub async fn exited(self: &Arc<Self>, name: &str, code: i32) -> Result<(), Refusal> {
-        let node = Arc::clone(self.control.lock().await.topology.node(name)?);
-        if node.running() {
-            self.node_ended(node.id, Some(code)).await;
+        let id = self.control.lock().await.topology.node(name)?.id;
+        self.node_ended(id, Some(code)).await;
+        // The pidfd tells at the same moment; where it came first, the code is not known yet.
+        let mut control = self.control.lock().await;
+        let known = |node: &Arc<Node>| matches!(node.status, NodeStatus::Exited { code: known, .. } if known == code);
+        if control.topology.node_by_id(id).is_none_or(known) {
             return Ok(());
         }
-        let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
-        new.set_exit_code(node.id, code);
+        new.set_exit_code(id, code);
         self.commit(&mut control, new, Vec::new()).await
     }
 
@@ -297,34 +312,36 @@ impl Daemon {
         node: &str,
         asked: EndpointCreate,
     ) -> Result<Vec<String>, Refusal> {
-        let (endpoint, warnings, wanted, place) = {
+        let (endpoint, warnings, wanted, place, of) = {
             let mut control = self.control.lock().await;
             let mut new = control.topology.clone();
             let (endpoint, warnings) = new.connect(network, node, &asked, &mut control.random)?;
-            let place = place_again(&control, new.node(node)?)?;
+            let (of, place) = (new.node(node)?.id, place_again(&control, new.node(node)?)?);
             let wanted = wires::wire_spec(&new, endpoint).map(|spec| (endpoint, spec));
             self.commit(&mut control, new, Vec::new()).await?;
-            (endpoint, warnings, wanted, place)
+            (endpoint, warnings, wanted, place, of)
         };
-        let made = wires::make(place.clone(), wanted.into_iter().collect()).await;
+        let made = wires::make(place, wanted.into_iter().collect()).await;
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         match made {
-            Ok(made) => {
-                let ports = self.enlist(&mut control, &mut new, made);
-                self.commit(&mut control, new, ports).await?;
-            }
+            Ok(made) => self.commit_wired(&mut control, new, made).await?,
             Err(error) => {
-                new.disconnect(network, node, true)?;
-                self.commit(&mut control, new, Vec::new()).await?;
+                // By ids: the names may mean something else by now.
+                if let Some(network) = new.endpoint(endpoint).map(|(_, gone)| gone.network) {
+                    new.disconnect(&network.to_string(), &of.to_string(), true)?;
+                    self.commit(&mut control, new, Vec::new()).await?;
+                }
                 return Err(internal(error));
             }
         }
-        if let Some((node, endpoint)) = control.topology.endpoint(endpoint) {
-            self.tell_network(&control.topology, "connect", endpoint.network, &node.id.to_string());
-        }
-        let node = Arc::clone(control.topology.node(node)?);
-        self.refresh(&control.topology, &node, place).await;
+        let Some((_, joined)) = control.topology.endpoint(endpoint) else {
+            let message = "the node ended, or was disconnected, while it was connected";
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        };
+        self.tell_network(&control.topology, "connect", joined.network, &of.to_string());
+        drop(control);
+        self.refresh(of).await;
         Ok(warnings)
     }
 
@@ -341,29 +358,46 @@ impl Daemon {
         self.commit(&mut control, new, Vec::new()).await?;
         let Some(gone) = gone else { return Ok(()) };
         let cut = self.dismiss(&mut control, &[gone.id]);
-        let node = Arc::clone(control.topology.node(node)?);
-        self.tell_network(&control.topology, "disconnect", gone.network, &node.id.to_string());
+        let node = control.topology.node(node)?.id;
+        self.tell_network(&control.topology, "disconnect", gone.network, &node.to_string());
+        drop(control);
         let _ = cut.await;
-        if let Ok(place) = place_again(&control, &node) {
-            self.refresh(&control.topology, &node, place).await;
-        }
+        self.refresh(node).await;
         Ok(())
     }
 
     /// Brings the default routes and the files of /etc up to date inside a node. What fails there is the guest's doing (its
-    /// root owns both), so it is logged and no more.
-    async fn refresh(&self, topology: &Topology, node: &Node, place: Place) {
-        let specs = topology.wire_specs(node);
+    /// root owns both), so it is logged and no more. The guest may also make it last (its /etc may be a FUSE of its own), so
+    /// nobody else waits for it.
+    async fn refresh(&self, node: Id) {
+        let turn = {
+            let control = self.control.lock().await;
+            let Some(live) = control.nodes.get(&node) else { return };
+            Arc::clone(&live.refreshing)
+        };
+        // One at a time, and each with the state of its own turn: what is written last is what is true.
+        let _turn = turn.lock().await;
+        let (node, place, specs, etc) = {
+            let control = self.control.lock().await;
+            let Some(node) = control.topology.node_by_id(node).cloned() else { return };
+            let Ok(place) = place_again(&control, &node) else { return };
+            let specs = control.topology.wire_specs(&node);
+            let etc = control.topology.etc_files(&node);
+            (node, place, specs, etc)
+        };
         let v4 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway4?)));
         let v6 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway6?)));
         let routes: DefaultRoutes = (v4, v6);
         if let Err(error) = wires::route(place, routes).await {
             say(format_args!("routes of {}: {error}", node.name));
         }
-        if let (NodeKind::Run, Some(pid)) = (node.kind, node.pid)
-            && let Err(error) = wire::write_etc(pid, &topology.etc_files(node))
-        {
-            say(format_args!("{error}"));
+        if let (NodeKind::Run, Some(pid)) = (node.kind, node.pid) {
+            let writing = tokio::task::spawn_blocking(move || wire::write_etc(pid, &etc));
+            match tokio::time::timeout(ETC_WAIT, writing).await {
+                Ok(Ok(Err(error))) => say(format_args!("{error}")),
+                Err(_) => say(format_args!("/etc of {} does not take its new files", node.name)),
+                Ok(_) => {}
+            }
         }
     }
 
@@ -413,8 +447,13 @@ async fn end_process(
     signal: libc::c_int,
     patience: Duration,
 ) -> Result<(), Refusal> {
-    user::signal(process, signal)
-        .map_err(|error| internal(format!("cannot signal the program: {error}")))?;
+    match user::signal(process, signal) {
+        // It has ended by itself meanwhile.
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        other => {
+            other.map_err(|error| internal(format!("cannot signal the program: {error}")))?;
+        }
+    }
     match tokio::time::timeout(patience, wait_for_end(process)).await {
         Ok(Ok(())) => Ok(()),
         _ => Err(internal("the program does not end")),

@@ -34,35 +34,38 @@ impl Place {
         serde_json::from_str(&text).ok()
     }
 
-    /// Takes the state directory and writes this place into it. The lock lives as long as any copy of the descriptor.
-    pub fn take(&self, state: &Path) -> Result<File, Taken> {
-        let path = lock_path(state);
-        let unusable = |e: &dyn std::fmt::Display| {
-            Taken::Unusable(format!(
-                "cannot use the state directory {}: {e}; choose another with --state",
-                state.display()
-            ))
-        };
-        let file = OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .mode(0o600)
-            .open(&path);
-        let mut file = file.map_err(|e| unusable(&e))?;
-        match file.try_lock() {
-            Ok(()) => {}
-            Err(TryLockError::WouldBlock) => return Err(Taken::Served(Place::read(state))),
-            Err(TryLockError::Error(error)) => return Err(unusable(&error)),
-        }
-        let text = serde_json::to_vec(self).map_err(|e| unusable(&e))?;
-        file.set_len(0)
-            .and_then(|()| file.rewind())
-            .and_then(|()| file.write_all(&text))
-            .map_err(|e| unusable(&e))?;
-        Ok(file)
+    /// Writes this place into the state directory that `lock` holds, for clients to follow.
+    pub fn write(&self, lock: &mut File, state: &Path) -> Result<(), Taken> {
+        let text = serde_json::to_vec(self).map_err(|e| unusable(state, &e))?;
+        lock.set_len(0)
+            .and_then(|()| lock.rewind())
+            .and_then(|()| lock.write_all(&text))
+            .map_err(|e| unusable(state, &e))
     }
+}
+
+/// Takes the state directory. The lock lives as long as any copy of the descriptor.
+pub fn lock(state: &Path) -> Result<File, Taken> {
+    let file = OpenOptions::new()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .open(lock_path(state));
+    let file = file.map_err(|e| unusable(state, &e))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(Taken::Served(Place::read(state))),
+        Err(TryLockError::Error(error)) => Err(unusable(state, &error)),
+    }
+}
+
+fn unusable(state: &Path, error: &dyn std::fmt::Display) -> Taken {
+    let state = state.display();
+    Taken::Unusable(format!(
+        "cannot use the state directory {state}: {error}; choose another with --state"
+    ))
 }
 
 fn lock_path(state: &Path) -> PathBuf {

@@ -63,7 +63,7 @@ impl Plane {
         Ok((plane, news))
     }
 
-    /// Sends ports and then a group of commands, which takes effect as a whole.
+    /// Sends a group of commands, which takes effect as a whole, and then the ports that come with it.
     pub async fn change(&self, open: Vec<(PortId, Port)>, commands: Vec<Command>) {
         let mut turn = self.turn.lock().await;
         if !commands.is_empty() {

@@ -126,7 +126,11 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
 async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
     while let Some(news) = news.recv().await {
         match news {
-            News::Died(port, why) => daemon.port_died(port, &why).await,
+            News::Died(port, why) => {
+                // Each waits for a moment, and many may die at once.
+                let daemon = Arc::clone(&daemon);
+                tokio::spawn(async move { daemon.port_died(port, &why).await });
+            }
             News::Lost(count) => say(format_args!("{count} events of the dataplane were lost")),
             News::Event(_) => {}
         }
@@ -153,7 +157,10 @@ impl Daemon {
                     self.watch_node(&mut control, node.id, &place);
                     bereft.push((Arc::clone(node), place));
                 }
-                None => end_quietly(&mut new, node),
+                None => {
+                    end_quietly(&mut new, node);
+                    self.keeping.release(vec![node_key(node.id)]);
+                }
             }
         }
         let (made, stale) = adopt_all(&new, inheritance).await;
@@ -196,9 +203,8 @@ impl Daemon {
             }
         };
         let mut control = self.control.lock().await;
-        let mut new = control.topology.clone();
-        let ports = self.enlist(&mut control, &mut new, made);
-        if let Err(refusal) = self.commit(&mut control, new, ports).await {
+        let new = control.topology.clone();
+        if let Err(refusal) = self.commit_wired(&mut control, new, made).await {
             say(format_args!("{}", refusal.message));
         }
     }

@@ -18,7 +18,7 @@ use super::{Control, Daemon, LiveWire};
 use crate::daemon::log::say;
 use crate::namespace::netlink::delete_link_unanswered;
 use crate::namespace::wire::{self, Target, WireSpec};
-use crate::topology::{EndpointId, Id, Topology};
+use crate::topology::{EndpointId, Id, Refusal, Topology};
 
 /// A process that has lost its namespaces is seen to have ended within this time.
 const END_SETTLES: std::time::Duration = std::time::Duration::from_millis(100);
@@ -133,6 +133,30 @@ pub(super) async fn route(place: Place, (v4, v6): DefaultRoutes) -> Result<(), S
 }
 
 impl Daemon {
+    /// Makes `new` the desired state, with these wires in service. Where that fails, the wires are gone.
+    pub(super) async fn commit_wired(
+        self: &Arc<Self>,
+        control: &mut Control,
+        mut new: Topology,
+        made: Vec<MadeWire>,
+    ) -> Result<(), Refusal> {
+        // While a wire is made its endpoint may go; nobody would ever take that wire down.
+        let (made, unwanted): (Vec<_>, Vec<_>) =
+            made.into_iter().partition(|wire| new.endpoint(wire.endpoint).is_some());
+        tokio::task::spawn_blocking(move || drop(unwanted));
+        let endpoints: Vec<EndpointId> = made.iter().map(|wire| wire.endpoint).collect();
+        let ports = self.enlist(control, &mut new, made);
+        let done = self.commit(control, new, ports).await;
+        if done.is_err() {
+            // Their ports were not opened, so there is none to take back.
+            for wire in endpoints.iter().filter_map(|id| control.wires.remove(id)) {
+                wire.watch.abort();
+            }
+            self.keeping.release(endpoints.into_iter().map(wire_key).collect());
+        }
+        done
+    }
+
     /// Takes made wires into service: the keeper holds them, the endpoints get their ports. The caller commits `new` with the
     /// ports that come back.
     pub(super) fn enlist(

@@ -22,6 +22,10 @@ pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 /// The most descriptors that travel with a message here.
 pub const DESCRIPTORS_MAX: usize = 8;
 
+/// The most that the kernel lets travel (SCM_MAX_FD). With room for fewer, those that fit would come, but could not be found
+/// and closed.
+const KERNEL_DESCRIPTORS_MAX: usize = 253;
+
 /// Two connected SEQPACKET sockets, closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
     Ok(socketpair(AddressFamily::Unix, SockType::SeqPacket, None, SockFlag::SOCK_CLOEXEC)?)
@@ -64,7 +68,7 @@ pub fn receive<T: DeserializeOwned>(
         wait_readable(socket, limit)?;
     }
     let mut bytes = vec![0; MESSAGE_BYTES_MAX];
-    let mut space = nix::cmsg_space!([RawFd; DESCRIPTORS_MAX]);
+    let mut space = nix::cmsg_space!([RawFd; KERNEL_DESCRIPTORS_MAX]);
     let (length, descriptors, flags) = loop {
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let got = recvmsg::<()>(
@@ -91,7 +95,7 @@ pub fn receive<T: DeserializeOwned>(
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC) {
+    if flags.contains(MsgFlags::MSG_TRUNC) || descriptors.len() > DESCRIPTORS_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
     Ok((serde_json::from_slice(&bytes[..length])?, descriptors))
@@ -147,6 +151,19 @@ mod tests {
             receive::<u32>(b.as_fd(), None).unwrap_err().kind(),
             io::ErrorKind::UnexpectedEof
         );
+    }
+
+    #[test]
+    fn descriptors_beyond_the_limit_are_closed() {
+        let (a, b) = pair().unwrap();
+        let (sent, other_end) = pair().unwrap();
+        let raw = [sent.as_raw_fd(); DESCRIPTORS_MAX + 1];
+        let control = [ControlMessage::ScmRights(&raw)];
+        let slices = [IoSlice::new(b"7")];
+        sendmsg::<()>(a.as_raw_fd(), &slices, &control, MsgFlags::empty(), None).unwrap();
+        assert!(receive::<u32>(b.as_fd(), None).is_err());
+        drop(sent);
+        assert_eq!(nix::unistd::read(&other_end, &mut [0]), Ok(0));
     }
 
     #[test]
