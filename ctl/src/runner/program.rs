@@ -248,10 +248,10 @@ mod tests {
     #[test]
     fn a_file_that_cannot_run_is_126() {
         assert_eq!(
-            refused("hosts"),
+            refused("passwd"),
             Refusal {
                 code: 126,
-                message: "/etc/hosts: permission denied; it is not executable".into()
+                message: "/etc/passwd: permission denied; it is not executable".into()
             }
         );
         assert_eq!(refused("/etc").code, 126);

@@ -96,7 +96,7 @@ fn every_fault_of_a_plan_is_told_at_once() {
         "aux-address printer 10.1.3.9 is outside subnet 10.1.2.0/24",
         "subnets 10.1.0.0/16 and 10.1.2.0/24 of the network overlap",
         "invalid subnet 10.2.0.1/24: it should be 10.2.0.0/24",
-        "mtu=12: an MTU from 68 to 65520 is needed",
+        "mtu=12: an MTU from 68 to 65250 is needed",
     ] {
         assert!(message.contains(fault), "{fault} not in {message}");
     }
