@@ -35,6 +35,9 @@ pub const ALREADY_SERVED: u8 = 3;
 /// Things it holds at most; a wire is one, a node another.
 const HELD_MAX: usize = 16_384;
 
+/// How a receive fails once the daemon is gone.
+const HANG_UPS: [io::ErrorKind; 2] = [io::ErrorKind::UnexpectedEof, io::ErrorKind::ConnectionReset];
+
 /// The first pause before a new daemon; it doubles with each failure up to the longest.
 const PAUSE_MIN: Duration = Duration::from_millis(100);
 const PAUSE_MAX: Duration = Duration::from_secs(5);
@@ -238,7 +241,15 @@ impl Keeper {
 
     /// Takes one message; false once the daemon has hung up.
     fn heed(&mut self, daemon: BorrowedFd<'_>) -> bool {
-        let Ok((message, descriptors)) = channel::receive(daemon, None) else { return false };
+        let (message, descriptors) = match channel::receive(daemon, None) {
+            Ok(received) => received,
+            Err(error) if HANG_UPS.contains(&error.kind()) => return false,
+            Err(error) => {
+                // Out of descriptors, most likely. Whoever lives on must not be waited for as dead.
+                say(format_args!("cannot hold what the daemon hands over: {error}"));
+                return true;
+            }
+        };
         match message {
             ToKeeper::Hold { key, note } if self.held.len() < HELD_MAX => {
                 self.held.insert(key, Held { note, descriptors });
@@ -252,7 +263,10 @@ impl Keeper {
                 self.ever_ready = true;
                 log_to(self.options.log.as_deref());
             }
-            ToKeeper::Ready | ToKeeper::Hold { .. } => {}
+            ToKeeper::Hold { key, .. } => {
+                say(format_args!("{HELD_MAX} things are held already: a restart would cut {key}"));
+            }
+            ToKeeper::Ready => {}
         }
         true
     }

@@ -98,7 +98,10 @@ pub fn receive<T: DeserializeOwned>(
     if flags.contains(MsgFlags::MSG_TRUNC) || descriptors.len() > DESCRIPTORS_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
-    Ok((serde_json::from_slice(&bytes[..length])?, descriptors))
+    // Not serde's own conversion: for it a value cut short is an end of file, which here means a peer that has gone.
+    let value = serde_json::from_slice(&bytes[..length])
+        .map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))?;
+    Ok((value, descriptors))
 }
 
 #[expect(clippy::disallowed_methods, reason = "a limit in real time on a real peer")]
@@ -169,7 +172,10 @@ mod tests {
     #[test]
     fn noise_is_refused() {
         let (a, b) = pair().unwrap();
-        nix::unistd::write(&a, b"\x00\xff not json").unwrap();
-        assert!(receive::<u32>(b.as_fd(), None).is_err());
+        for noise in [b"\x00\xff not json".as_slice(), b"\"cut sho"] {
+            nix::unistd::write(&a, noise).unwrap();
+            let error = receive::<String>(b.as_fd(), None).unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::InvalidData);
+        }
     }
 }
