@@ -332,7 +332,7 @@ fn a_gone_process_is_told() {
 #[test]
 fn an_etc_that_is_not_a_nodes_own_is_left_alone() {
     let guest = Guest::user();
-    assert!(write_etc(guest.child.id(), &Default::default()).is_err());
+    assert!(write_etc(guest.pidfd.as_fd(), &Default::default()).is_err());
     let mut hosts = String::new();
     File::open("/etc/hosts").unwrap().read_to_string(&mut hosts).unwrap();
     assert_ne!(hosts, "");

@@ -388,11 +388,12 @@ impl Daemon {
         let v4 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway4?)));
         let v6 = specs.iter().find_map(|spec| Some((spec.ifname.clone(), spec.gateway6?)));
         let routes: DefaultRoutes = (v4, v6);
-        if let Err(error) = wires::route(place, routes).await {
+        if let Err(error) = wires::route(place.clone(), routes).await {
             say(format_args!("routes of {}: {error}", node.name));
         }
-        if let (NodeKind::Run, Some(pid)) = (node.kind, node.pid) {
-            let writing = tokio::task::spawn_blocking(move || wire::write_etc(pid, &etc));
+        if let (NodeKind::Run, Place::Process(process)) = (node.kind, place) {
+            let write = move || wire::write_etc(process.as_fd(), &etc);
+            let writing = tokio::task::spawn_blocking(write);
             match tokio::time::timeout(ETC_WAIT, writing).await {
                 Ok(Ok(Err(error))) => say(format_args!("{error}")),
                 Err(_) => say(format_args!("/etc of {} does not take its new files", node.name)),

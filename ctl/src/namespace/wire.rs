@@ -22,6 +22,7 @@ use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use super::channel;
+use super::user::pid_of;
 use crate::api::types::EtcFiles;
 use crate::paths::NODE_MARK;
 
@@ -165,11 +166,15 @@ impl Drop for Reaped {
 ///
 /// Only an /etc that is a node's own is written: one that differs from ours and holds our marker. Links that the node has
 /// put there are not followed.
-pub fn write_etc(pid: u32, files: &EtcFiles) -> Result<(), String> {
+pub fn write_etc(process: BorrowedFd<'_>, files: &EtcFiles) -> Result<(), String> {
+    let number = || pid_of(&process).map_err(|_| "the process has ended".to_string());
+    let pid = number()?;
     let failed = |what: &'static str| {
         move |error: io::Error| format!("cannot rewrite {what} of process {pid}: {error}")
     };
     let root = File::open(format!("/proc/{pid}/root")).map_err(failed("/etc"))?;
+    // While the process is not reaped its number means no other, so what was opened is its root.
+    number()?;
     let open = |path: &str, flags: OFlag| -> io::Result<File> {
         let how = OpenHow::new()
             .flags(flags | OFlag::O_CLOEXEC | OFlag::O_NONBLOCK | OFlag::O_NOCTTY)
