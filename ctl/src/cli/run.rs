@@ -76,6 +76,7 @@ fn host(text: &str) -> Result<String, String> {
 impl Run {
     /// Runs it; the program's own code.
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        not_an_option(self.command.first())?;
         let client = daemon.open().map_err(ours)?;
         Ok(runner::run(
             &client,
@@ -134,6 +135,15 @@ impl Exec {
     }
 }
 
+/// All that follows the program's name is the program's, so an option that is not known would pass for the program.
+fn not_an_option(program: Option<&OsString>) -> Result<(), Failure> {
+    let Some(word) = program.filter(|word| word.as_encoded_bytes().starts_with(b"-")) else {
+        return Ok(());
+    };
+    let message = format!("run has no option {}; see portolan run --help", word.display());
+    Err(Failure { message, code: 2 })
+}
+
 /// A failure before the program could start: code 125, as Docker has it.
 fn ours(failure: Failure) -> Failure {
     Failure { code: 125, ..failure }
@@ -161,5 +171,13 @@ mod tests {
         assert!(host("a").is_err());
         assert!(host(":10.0.0.1").is_err());
         assert!(host("a:b").is_err());
+    }
+
+    #[test]
+    fn an_unknown_option_is_wrong_usage_and_not_a_program() {
+        let failure = not_an_option(Some(&"-p".into())).unwrap_err();
+        assert_eq!(failure.message, "run has no option -p; see portolan run --help");
+        assert_eq!(failure.code, 2);
+        assert_eq!(not_an_option(Some(&"true".into())), Ok(()));
     }
 }
