@@ -23,6 +23,10 @@ const KILL_WAIT: Duration = Duration::from_secs(10);
 /// Two small files are written within this time, or the guest is in the way.
 const ETC_WAIT: Duration = Duration::from_secs(2);
 
+/// How often, and how long apart, a runner's word on how its program ended is looked for. A runner that was killed has none.
+const REPORT_LOOKS: u32 = 20;
+const REPORT_PAUSE: Duration = Duration::from_millis(10);
+
 /// The keeper's key of a node.
 pub(super) fn node_key(node: Id) -> String {
     format!("node/{node}")
@@ -150,11 +154,25 @@ impl Daemon {
         let watch = tokio::spawn(async move {
             if wait_for_end(&pidfd).await.is_ok() {
                 // On a task of its own: this one is stopped when the node is forgotten.
-                tokio::spawn(async move { daemon.node_ended(id, None).await });
+                tokio::spawn(async move { daemon.process_ended(id).await });
             }
         });
         let (process, watch) = (Some(process), Some(watch.abort_handle()));
         control.nodes.insert(id, LiveNode { process, watch, ..LiveNode::default() });
+    }
+
+    /// A node's process is gone. How a program ended is its runner's to say, which has a moment for that.
+    async fn process_ended(self: &Arc<Self>, id: Id) {
+        for _ in 0..REPORT_LOOKS {
+            let control = self.control.lock().await;
+            let node = control.topology.node_by_id(id);
+            if !node.is_some_and(|node| node.running() && node.kind == NodeKind::Run) {
+                break;
+            }
+            drop(control);
+            tokio::time::sleep(REPORT_PAUSE).await;
+        }
+        self.node_ended(id, None).await;
     }
 
     /// A node's process is gone: its endpoints, addresses and names are free. An attached node goes with it.
@@ -289,7 +307,7 @@ impl Daemon {
         if end_process(&process, libc::SIGTERM, patience).await.is_err() {
             end_process(&process, libc::SIGKILL, KILL_WAIT).await?;
         }
-        self.node_ended(node.id, None).await;
+        self.process_ended(node.id).await;
         self.events.tell("container", "stop", &node.id.to_string(), &[("name", &node.name)]);
         Ok(())
     }
