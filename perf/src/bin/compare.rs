@@ -1,5 +1,5 @@
-//! One TCP stream from guest to guest, MTU 1500, veth wires, by turns through the kernel's bridge, the bare forwarder and
-//! Portolan's dataplane. Prints every run, the medians, and the ratios. Needs root, ip and iperf3 (`perf/run` sees to them);
+//! One TCP stream from guest to guest, MTU 1500, veth wires, by turns through the kernel's bridge, the bare forwarder,
+//! Portolan's dataplane alone, and the whole of Portolan: daemon, network and attached namespaces. Prints every run, the medians, and the ratios. Needs root, ip and iperf3 (`perf/run` sees to them);
 //! all its traffic stays in three namespaces that it makes and removes.
 
 #![allow(clippy::disallowed_methods, reason = "it measures, and waits for other programs")]
@@ -31,6 +31,9 @@ struct Options {
     /// Guests without segmentation offload: every frame by itself.
     #[arg(long)]
     no_offload: bool,
+    /// The command to measure the whole of; without it only the dataplane is.
+    #[arg(long)]
+    portolan: Option<PathBuf>,
     /// Fails unless Portolan's median is at least 0.55 of the bridge's and 0.85 of the forwarder's.
     #[arg(long)]
     check: bool,
@@ -41,14 +44,22 @@ struct Options {
 enum Way {
     Bridge,
     Forwarder,
+    Dataplane,
     Portolan,
 }
 
-const WAYS: [(Way, &str); 3] = [
+const WAYS: [(Way, &str); 4] = [
     (Way::Bridge, "kernel bridge"),
     (Way::Forwarder, "bare forwarder"),
+    (Way::Dataplane, "dataplane"),
     (Way::Portolan, "portolan"),
 ];
+
+/// Where the second guest is behind the whole of Portolan, which gives it an interface of its own.
+const ATTACHED: &str = "10.98.0.3";
+
+/// How long a daemon may take to answer.
+const START_MAX: Duration = Duration::from_secs(5);
 
 /// Two guests and the switch between them, each a namespace.
 struct Place {
@@ -111,8 +122,10 @@ impl Place {
         let [.., switch] = &self.names;
         // The guests' ends are as Portolan sets them up when Portolan serves them, else as they come.
         let gso = match way {
-            Way::Portolan => options.slot_kib * 1024 - (packet::SHAPE.slot_bytes - packet::GSO_MAX),
-            Way::Bridge | Way::Forwarder => 65536,
+            Way::Dataplane => {
+                options.slot_kib * 1024 - (packet::SHAPE.slot_bytes - packet::GSO_MAX)
+            }
+            Way::Bridge | Way::Forwarder | Way::Portolan => 65536,
         };
         for guest in &self.names[..2] {
             ip(&format!("-n {guest} link set eth0 gso_max_size {gso}"))?;
@@ -127,7 +140,8 @@ impl Place {
                 return Ok(None);
             }
             Way::Forwarder => vec!["forwarder", "s0", "s1", &slots],
-            Way::Portolan => vec!["pair", "s0", "s1", &slots, &kib],
+            Way::Dataplane => vec!["pair", "s0", "s1", &slots, &kib],
+            Way::Portolan => return self.open_portolan(options).map(Some),
         };
         let program: PathBuf = std::env::current_exe()?.with_file_name(words[0]);
         let child = Command::new("ip")
@@ -139,13 +153,58 @@ impl Place {
         Ok(Some(child))
     }
 
-    fn close(&self, way: Option<Child>) -> io::Result<()> {
+    /// A daemon, a network, and both guests attached to it.
+    fn open_portolan(&self, options: &Options) -> io::Result<Child> {
+        let program = options.portolan.as_ref().map(|path| path.display().to_string());
+        let program = program.ok_or_else(|| io::Error::other("no --portolan was given"))?;
+        let dir = std::env::temp_dir().join(&self.names[2]).display().to_string();
+        let (state, runtime, host) =
+            (format!("{dir}/state"), format!("{dir}/run"), format!("{dir}/run/api.sock"));
+        let mut daemon = Command::new(&program)
+            .args(["daemon", "--state", &state, "--runtime", &runtime])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let attach = || -> io::Result<()> {
+            let asked = Instant::now();
+            while run(&[&program, "--host", &host, "info"]).is_err() && asked.elapsed() < START_MAX
+            {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            run(&[
+                &program,
+                "--host",
+                &host,
+                "network",
+                "create",
+                "lan",
+                "--subnet",
+                "10.98.0.0/24",
+            ])?;
+            for (guest, name) in self.names[..2].iter().zip(["a", "b"]) {
+                let netns = format!("/run/netns/{guest}");
+                let words = ["attach", "--netns", &netns, "--name", name, "--network", "lan"];
+                let words = [&[program.as_str(), "--host", &host], words.as_slice()].concat();
+                run(&[words.as_slice(), &["--ifname", "eth1"]].concat())?;
+            }
+            Ok(())
+        };
+        attach().inspect_err(|_| {
+            let _ = ask_to_end(&mut daemon);
+        })?;
+        Ok(daemon)
+    }
+
+    fn close(&self, way: Way, open: Option<Child>) -> io::Result<()> {
         let [.., switch] = &self.names;
-        let Some(mut child) = way else { return ip(&format!("-n {switch} link del br0")) };
+        let Some(mut child) = open else { return ip(&format!("-n {switch} link del br0")) };
+        if way == Way::Portolan {
+            ask_to_end(&mut child)?;
+        }
         drop(child.stdin.take());
-        // Portolan's ends by itself and tells its drops first; the forwarder knows no end.
+        // Ours end when they are asked, the dataplane with its drops told; the forwarder knows no end.
+        let patience = if way == Way::Forwarder { Duration::ZERO } else { START_MAX };
         let asked = Instant::now();
-        while child.try_wait()?.is_none() && asked.elapsed() < Duration::from_millis(300) {
+        while child.try_wait()?.is_none() && asked.elapsed() < patience {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = child.kill();
@@ -153,9 +212,12 @@ impl Place {
     }
 
     /// One stream; its rate at the receiver, Mbit/s.
-    fn stream(&self, options: &Options) -> io::Result<f64> {
+    fn stream(&self, way: Way, options: &Options) -> io::Result<f64> {
         let [a, b, _] = &self.names;
-        let to = guest_address(1).to_string();
+        let to = match way {
+            Way::Portolan => ATTACHED.into(),
+            Way::Bridge | Way::Forwarder | Way::Dataplane => guest_address(1).to_string(),
+        };
         run(&["ip", "netns", "exec", a, "ping", "-c1", "-W1", "-w5", "-q", &to])?;
         let mut server = Command::new("ip")
             .args(["netns", "exec", b, "iperf3", "-s", "-1"])
@@ -185,8 +247,14 @@ impl Place {
     }
 }
 
+/// A keeper is asked to end, and takes its daemon along.
+fn ask_to_end(child: &mut Child) -> io::Result<()> {
+    run(&["kill", &child.id().to_string()]).map(drop)
+}
+
 impl Drop for Place {
     fn drop(&mut self) {
+        let _ = std::fs::remove_dir_all(std::env::temp_dir().join(&self.names[2]));
         for name in &self.names {
             let _ = ip(&format!("netns del {name}"));
         }
@@ -196,21 +264,22 @@ impl Drop for Place {
 fn main() -> io::Result<()> {
     let options = Options::parse();
     let place = Place::make(&options)?;
-    let mut rates = [const { Vec::new() }; WAYS.len()];
+    let ways = &WAYS[..if options.portolan.is_some() { 4 } else { 3 }];
+    let mut rates = vec![Vec::new(); ways.len()];
     for _ in 0..options.runs {
-        for ((way, _), rates) in WAYS.iter().zip(&mut rates) {
+        for ((way, _), rates) in ways.iter().zip(&mut rates) {
             let open = place.open(*way, &options)?;
-            let rate = place.stream(&options);
-            place.close(open)?;
+            let rate = place.stream(*way, &options);
+            place.close(*way, open)?;
             rates.push(rate?);
         }
     }
     println!("{:<16} {:>8}  runs, Mbit/s", "path", "median");
-    for ((_, name), rates) in WAYS.iter().zip(&rates) {
+    for ((_, name), rates) in ways.iter().zip(&rates) {
         let runs: Vec<String> = rates.iter().map(|rate| format!("{rate:>6.0}")).collect();
         println!("{name:<16} {:>8.0}  {}", median(rates), runs.join(" "));
     }
-    let [bridge, forwarder, portolan] = &rates;
+    let (bridge, forwarder, portolan) = (&rates[0], &rates[1], &rates[rates.len() - 1]);
     let mut enough = true;
     for (name, other, least) in [("bridge", bridge, 0.55), ("forwarder", forwarder, 0.85)] {
         let ratio = median(portolan) / median(other);
