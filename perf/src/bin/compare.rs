@@ -158,6 +158,8 @@ impl Place {
         let program = options.portolan.as_ref().map(|path| path.display().to_string());
         let program = program.ok_or_else(|| io::Error::other("no --portolan was given"))?;
         let dir = std::env::temp_dir().join(&self.names[2]).display().to_string();
+        // The state of the run before is nothing to start from.
+        let _ = std::fs::remove_dir_all(&dir);
         let (state, runtime, host) =
             (format!("{dir}/state"), format!("{dir}/run"), format!("{dir}/run/api.sock"));
         let mut daemon = Command::new(&program)
