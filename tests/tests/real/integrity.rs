@@ -32,7 +32,7 @@ print(mebibytes << 20, digest.hexdigest())
 ";
 
 /// Seconds for one transfer: a debug build on a busy machine takes its time.
-const TRANSFER: u64 = 150;
+const TRANSFER: u64 = 300;
 
 #[test]
 fn a_gibibyte_arrives_as_it_was_sent() {
@@ -50,9 +50,9 @@ fn a_gibibyte_arrives_as_it_was_sent() {
     assert_eq!(world.ok("logs db"), sent);
 }
 
-/// A quarter of that: without offloads every frame has to be made, checked and carried one by one.
+/// Without offloads every frame has to be made, checked and carried one by one.
 #[test]
-fn a_quarter_gibibyte_arrives_as_it_was_sent_without_offloads() {
+fn a_gibibyte_arrives_as_it_was_sent_without_offloads() {
     let world = World::root();
     let (from, to) = (Netns::new("from"), Netns::new("to"));
     world.ok("network create --subnet 10.1.0.0/24 app");
@@ -75,9 +75,9 @@ fn a_quarter_gibibyte_arrives_as_it_was_sent_without_offloads() {
     });
     let mut send = Command::new("ip");
     send.args(["netns", "exec", from.name(), "python3", "-c", SEND]);
-    send.args([&world.address("to", "app"), "256"]);
+    send.args([&world.address("to", "app"), "1024"]);
     let sent = said(send, TRANSFER).ok();
-    assert!(sent.starts_with("268435456 "), "{sent}");
+    assert!(sent.starts_with("1073741824 "), "{sent}");
     assert!(receiver.wait(20).is_some_and(|status| status.success()));
     let taken = std::io::read_to_string(receiver.0.stdout.take().unwrap()).unwrap();
     assert_eq!(taken.trim_end(), sent);
