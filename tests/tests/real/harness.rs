@@ -279,10 +279,6 @@ impl World {
 impl Drop for World {
     fn drop(&mut self) {
         if std::thread::panicking() {
-            let log = fs::read_to_string(self.path("log")).unwrap_or_default();
-            eprintln!("what the daemon had to say:\n{log}");
-        }
-        if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
         if self.keeper.is_some() {
