@@ -100,8 +100,9 @@ impl Client {
             };
         }
         let written = Place::read(&paths::state_dir()).map(|place| place.socket);
-        let usual = paths::runtime_dir().join("api.sock");
-        let found = written.into_iter().chain([usual]).find(|api| probe(api).is_ok());
+        let usual =
+            Some(paths::runtime_dir().join("api.sock")).filter(|api| Some(api) != written.as_ref());
+        let found = written.into_iter().chain(usual).find(|api| probe(api).is_ok());
         Ok(found.map(|api| Client { api }))
     }
 

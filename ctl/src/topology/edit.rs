@@ -133,11 +133,6 @@ impl Topology {
         });
     }
 
-    /// Notes the process inside a node's namespaces.
-    pub fn set_pid(&mut self, node: Id, pid: Option<u32>) {
-        self.edit(node, |node| node.pid = pid);
-    }
-
     /// Takes an endpoint off a node that there is.
     pub(super) fn drop_endpoint(&mut self, node: Id, network: Id) -> Option<Endpoint> {
         let endpoint = self.nodes.get(&node)?.endpoint_on(network)?.clone();

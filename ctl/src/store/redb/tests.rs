@@ -68,7 +68,7 @@ fn a_port_that_comes_or_goes_writes_nothing() {
     let endpoint = before.node("db").unwrap().endpoints[0].id;
     after.wired(endpoint, Some(portolan_switch::ids::PortId(1)));
     assert_eq!(changes(before.nodes(), after.nodes(), |node| node.id), []);
-    after.set_pid(after.node("db").unwrap().id, Some(7));
+    after.set_process(after.node("db").unwrap().id, "boot/7".into());
     assert_eq!(changes(before.nodes(), after.nodes(), |node| node.id).len(), 1);
 }
 
