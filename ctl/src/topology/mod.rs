@@ -34,7 +34,7 @@ pub use model::{
     Counters, Endpoint, EndpointId, Form, HostFacts, Network, Node, NodeStatus, PastEndpoint,
     Removed, RemovedNode, Subnet,
 };
-pub use moment::Moment;
+pub use moment::{Moment, for_people};
 pub use names::made_up_name;
 pub use plan::plan;
 pub use refusal::{Refusal, RefusalKind};

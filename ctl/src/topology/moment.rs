@@ -68,25 +68,22 @@ fn civil(mut days: i64) -> (i64, i64, i64) {
     (year, month, days + 1)
 }
 
-/// A span for people, as Docker words it.
-pub(super) fn for_people(seconds: u64) -> String {
-    const MINUTE: u64 = 60;
-    const HOUR: u64 = 60 * MINUTE;
-    const DAY: u64 = 24 * HOUR;
-    let (count, unit) = match seconds {
-        0 => return "Less than a second".into(),
-        1 => return "1 second".into(),
-        _ if seconds < MINUTE => (seconds, "seconds"),
-        _ if seconds < 2 * MINUTE => return "About a minute".into(),
-        _ if seconds < HOUR => (seconds / MINUTE, "minutes"),
-        _ if seconds < 2 * HOUR => return "About an hour".into(),
-        _ if seconds < 2 * DAY => (seconds / HOUR, "hours"),
-        _ if seconds < 14 * DAY => (seconds / DAY, "days"),
-        _ if seconds < 60 * DAY => (seconds / (7 * DAY), "weeks"),
-        _ if seconds < 730 * DAY => (seconds / (30 * DAY), "months"),
-        _ => (seconds / (365 * DAY), "years"),
-    };
-    format!("{count} {unit}")
+/// A span for people, as Docker words it: hours are rounded, larger units cut off.
+pub fn for_people(seconds: u64) -> String {
+    let (minutes, hours) = (seconds / 60, seconds.saturating_add(1800) / 3600);
+    match () {
+        () if seconds < 1 => "Less than a second".into(),
+        () if seconds == 1 => "1 second".into(),
+        () if seconds < 60 => format!("{seconds} seconds"),
+        () if minutes == 1 => "About a minute".into(),
+        () if minutes < 60 => format!("{minutes} minutes"),
+        () if hours == 1 => "About an hour".into(),
+        () if hours < 48 => format!("{hours} hours"),
+        () if hours < 24 * 14 => format!("{} days", hours / 24),
+        () if hours < 24 * 60 => format!("{} weeks", hours / 24 / 7),
+        () if hours < 24 * 365 * 2 => format!("{} months", hours / 24 / 30),
+        () => format!("{} years", hours / 24 / 365),
+    }
 }
 
 #[cfg(test)]
@@ -114,6 +111,11 @@ mod tests {
             (0, "Less than a second"),
             (1, "1 second"),
             (59, "59 seconds"),
+            (3599, "59 minutes"),
+            (5400, "2 hours"),
+            (86_400, "24 hours"),
+            (259_200, "3 days"),
+            (1_728_000, "2 weeks"),
             (60, "About a minute"),
             (150, "2 minutes"),
             (3600, "About an hour"),
