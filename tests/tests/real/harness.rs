@@ -165,6 +165,18 @@ impl World {
         assert!(ended.is_some() || std::thread::panicking(), "SIGTERM did not end the daemon");
     }
 
+    /// A process of the world's user in namespaces of its own.
+    pub fn foreign_namespace(&self) -> Kept {
+        let mut command = self.program("unshare");
+        command.args(["-Urn", "sleep", "1000"]);
+        let kept = Kept::spawn(command);
+        let comm = format!("/proc/{}/comm", kept.pid());
+        eventually("the namespace is there", 10, || {
+            fs::read_to_string(&comm).unwrap() == "sleep\n"
+        });
+        kept
+    }
+
     /// A path in the directory of this world, which everyone may read.
     pub fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)

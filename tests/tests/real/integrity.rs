@@ -31,6 +31,18 @@ server.recv(1)
 print(mebibytes << 20, digest.hexdigest())
 ";
 
+/// What takes a stream, in a namespace of root's; it listens when this returns.
+fn receiver_in(to: &Netns) -> Kept {
+    let mut take = Command::new("ip");
+    take.args(["netns", "exec", to.name(), "python3", "-c", TAKE]);
+    take.stdin(Stdio::null()).stdout(Stdio::piped());
+    let receiver = Kept::spawn(take);
+    eventually("the receiver listens", 20, || {
+        to.shell("ss -Hltn sport = :9000").out.contains(":9000")
+    });
+    receiver
+}
+
 /// Seconds for one transfer: a debug build on a busy machine takes its time.
 const TRANSFER: u64 = 300;
 
@@ -66,13 +78,7 @@ fn a_gibibyte_arrives_as_it_was_sent_without_offloads() {
             assert!(features.contains(&format!("{feature}: off")), "{features}");
         }
     }
-    let mut take = Command::new("ip");
-    take.args(["netns", "exec", to.name(), "python3", "-c", TAKE]);
-    take.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut receiver = Kept::spawn(take);
-    eventually("the receiver listens", 20, || {
-        to.shell("ss -Hltn sport = :9000").out.contains(":9000")
-    });
+    let mut receiver = receiver_in(&to);
     let mut send = Command::new("ip");
     send.args(["netns", "exec", from.name(), "python3", "-c", SEND]);
     send.args([&world.address("to", "app"), "1024"]);
@@ -91,13 +97,7 @@ fn superframes_arrive_at_a_guest_without_receive_offloads() {
     world.ok("network create --subnet 10.1.0.0/24 app");
     world.ok(&format!("attach --netns {} --name to --network app", to.path()));
     to.shell("ethtool -K eth0 rx off gro off").ok();
-    let mut take = Command::new("ip");
-    take.args(["netns", "exec", to.name(), "python3", "-c", TAKE]);
-    take.stdin(Stdio::null()).stdout(Stdio::piped());
-    let mut receiver = Kept::spawn(take);
-    eventually("the receiver listens", 20, || {
-        to.shell("ss -Hltn sport = :9000").out.contains(":9000")
-    });
+    let mut receiver = receiver_in(&to);
     let send = ["run", "--rm", "--network", "app", "--", "python3", "-c", SEND, "to", "256"];
     let sent = said(world.command(send), TRANSFER).ok();
     assert!(receiver.wait(20).is_some_and(|status| status.success()));

@@ -49,7 +49,7 @@ fn with_db_in(world: World) -> World {
 #[test]
 fn an_unknown_network_is_refused_by_every_verb() {
     let world = with_db();
-    let foreign = foreign_namespace(&world);
+    let foreign = world.foreign_namespace();
     let attach = format!("attach --pid {} --name x --network nope", foreign.pid());
     for line in [
         "network inspect nope",
@@ -92,7 +92,7 @@ fn an_unknown_node_is_refused_by_every_verb() {
 #[test]
 fn a_taken_name_is_refused() {
     let world = with_db();
-    let foreign = foreign_namespace(&world);
+    let foreign = world.foreign_namespace();
     refuses(&world, "network create app", 1, &["app already exists"]);
     refuses(&world, "run --name db --network app -- true", 125, &["\"db\" is already in use"]);
     let attach = format!("attach --pid {} --name db --network app", foreign.pid());
@@ -390,16 +390,6 @@ sys.exit(52 if answer == b'' else 0)";
         }
     }
     assert_eq!(all_there_is(&world).1.lines().count(), 1);
-}
-
-/// A process of the world's user in namespaces of its own.
-fn foreign_namespace(world: &World) -> Kept {
-    let mut command = world.program("unshare");
-    command.args(["-Urn", "sleep", "1000"]);
-    let kept = Kept::spawn(command);
-    let comm = format!("/proc/{}/comm", kept.pid());
-    eventually("the namespace is there", 10, || fs::read_to_string(&comm).unwrap() == "sleep\n");
-    kept
 }
 
 /// `portolan daemon` with these directories, to its end.

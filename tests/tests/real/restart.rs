@@ -26,16 +26,6 @@ fn kill_daemon(world: &World) {
     assert_eq!(after["Restarts"].as_u64(), before["Restarts"].as_u64().map(|count| count + 1));
 }
 
-/// A process of the world's user in namespaces of its own.
-fn foreign_namespace(world: &World) -> Kept {
-    let mut command = world.program("unshare");
-    command.args(["-Urn", "sleep", "1000"]);
-    let kept = Kept::spawn(command);
-    let comm = format!("/proc/{}/comm", kept.pid());
-    eventually("the namespace is there", 10, || fs::read_to_string(&comm).unwrap() == "sleep\n");
-    kept
-}
-
 /// Attaches it to `app`, as a node of this name.
 fn attach(world: &World, foreign: &Kept, name: &str) {
     world.ok(&format!("attach --pid {} --name {name} --network app", foreign.pid()));
@@ -84,7 +74,7 @@ fn a_killed_daemon_is_replaced_and_every_node_keeps_what_it_had() {
     for name in ["a", "b"] {
         world.idle(&format!("--name {name} --network app,alias=both"));
     }
-    let foreign = foreign_namespace(&world);
+    let foreign = world.foreign_namespace();
     attach(&world, &foreign, "c");
     let all = || {
         (
@@ -254,7 +244,7 @@ fn when_both_are_killed_the_next_command_starts_anew_and_tells_the_truth() {
         world.idle(&format!("--name {name} --network app"));
     }
     world.idle("--rm --name passing --network app");
-    let (foreign, dying) = (foreign_namespace(&world), foreign_namespace(&world));
+    let (foreign, dying) = (world.foreign_namespace(), world.foreign_namespace());
     attach(&world, &foreign, "c");
     attach(&world, &dying, "d");
     let before = (world.address("a", "app"), world.address("b", "app"), world.address("c", "app"));
@@ -425,7 +415,7 @@ fn a_killed_process_ends_its_node_whether_run_or_attached() {
     let world = World::user();
     world.ok("network create app");
     world.idle("--name n --network app");
-    let foreign = foreign_namespace(&world);
+    let foreign = world.foreign_namespace();
     attach(&world, &foreign, "c");
     assert_eq!(names(&world).lines().filter(|line| line.starts_with("c/")).count(), 1);
     kill_now(init_of(&world, "n"));
