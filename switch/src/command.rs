@@ -6,6 +6,8 @@
 use std::net::IpAddr;
 
 use ipnet::IpNet;
+pub use portolan_nat::inside::Filtering;
+pub use portolan_nat::sockets::{FlowRow, Limits, Publication, PublicationId, Transport};
 
 use crate::drops::DropCounts;
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
@@ -39,6 +41,12 @@ pub enum Command {
     },
     /// A node asks no more.
     RemoveView(NodeId),
+    /// How many flows the nodes may have through the host's sockets; they begin anew with it. Nothing leads out before.
+    SetLimits(Limits),
+    /// Ports of the host lead to a node from now on. Their sockets follow beside the commands.
+    Publish(Publication),
+    /// They lead there no more, and what came in by them ends.
+    Unpublish(PublicationId),
     /// All commands since the last commit take effect now; [`Event::Committed`] tells of it.
     Commit(u64),
 }
@@ -58,6 +66,21 @@ pub struct NetworkSpec {
     pub mtu: u16,
     /// Whether a frame's source must be the endpoint's own.
     pub guard: bool,
+    /// What leads out of it.
+    pub egress: Egress,
+}
+
+/// What leads out of a network, through the gateway.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Egress {
+    /// Nothing does.
+    pub internal: bool,
+    /// The gateway's own addresses stand for the host's loopback.
+    pub host_access: bool,
+    /// The cloud's metadata address, 169.254.169.254 and fd00:ec2::254, may be reached.
+    pub metadata: bool,
+    /// What its UDP mappings let in.
+    pub filtering: Filtering,
 }
 
 /// A port as the dataplane knows it.
@@ -120,6 +143,15 @@ pub enum Query {
     },
     /// Frames and drops of a network's ports.
     Counters(NetworkId),
+    /// Flows through the host's sockets, of all networks or of one, behind the flow of number `after`.
+    Flows {
+        /// Which network; all where there is none.
+        network: Option<NetworkId>,
+        /// The last flow of the page before.
+        after: Option<u64>,
+        /// Rows at most.
+        limit: usize,
+    },
 }
 
 /// The answer to a [`Query`].
@@ -133,6 +165,14 @@ pub enum Answer {
         ports: Vec<PortCounters>,
         /// What ports that have gone had dropped.
         departed: DropCounts,
+    },
+    /// Flows with their numbers, in order. A page may hold fewer rows than there was room for, or none, and yet not be the
+    /// last: that one has no `next`.
+    Flows {
+        /// The flows.
+        rows: Vec<FlowRow>,
+        /// What to give as `after` for the following page.
+        next: Option<u64>,
     },
     /// There is no such network.
     NoNetwork,

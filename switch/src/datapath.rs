@@ -12,7 +12,11 @@
 
 use std::collections::VecDeque;
 
+use std::net::SocketAddr;
+
 use portolan_dhcp::dns::zone::{Directory, HostKey, ZoneKey};
+use portolan_nat::sockets::host::{Ready, SocketId};
+use portolan_nat::sockets::{PublicationId, Sockets};
 
 use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query};
 use crate::drops::{DropCounts, DropReason};
@@ -87,6 +91,7 @@ pub(crate) struct Shared {
     pub(crate) connections: Pool,
     pub(crate) events: EventQueue,
     pub(crate) totals: Totals,
+    pub(crate) sockets: Sockets,
 }
 
 /// The pure core of the switch. One thread owns it; it holds no lock, reads no clock and opens nothing.
@@ -115,6 +120,7 @@ impl Datapath {
                 connections: Pool::default(),
                 events: EventQueue::default(),
                 totals: Totals::default(),
+                sockets: Sockets::default(),
             },
             staged: Vec::new(),
             adrift: DropCounts::default(),
@@ -138,6 +144,24 @@ impl Datapath {
         if let Some(due) = network.next_expiry() {
             self.ageing = Some(self.ageing.map_or(due, |at| at.min(due)));
         }
+    }
+
+    /// Something has changed about a socket of the host. True where more is to be done for it: call again, in another turn,
+    /// without a change having been told. The turn needs no frames, only room to make some.
+    pub fn handle_socket(
+        &mut self,
+        _socket: SocketId,
+        _ready: Ready,
+        _turn: &mut Turn<'_, '_>,
+        _now: Time,
+    ) -> bool {
+        false
+    }
+
+    /// A socket stands behind a publication from now on: a listener of TCP, or a UDP socket, bound to `local` of the host.
+    /// Whoever drives the core closes it, once the publication has ended.
+    pub fn listen(&mut self, id: PublicationId, socket: SocketId, local: SocketAddr) {
+        self.shared.sockets.listen(id, socket, local);
     }
 
     /// When [`Datapath::handle_timeout`] wants to be called next; none as long as nothing is due, ever.
@@ -173,6 +197,7 @@ impl Datapath {
     pub fn query(&self, query: &Query, now: Time) -> Answer {
         let id = match query {
             Query::Fdb { network, .. } | Query::Counters(network) => *network,
+            Query::Flows { .. } => return Answer::Flows { rows: Vec::new(), next: None },
         };
         let Some(Some(network)) = self.networks.get(id.0 as usize) else {
             return Answer::NoNetwork;
@@ -180,6 +205,7 @@ impl Datapath {
         match query {
             Query::Fdb { after, limit, .. } => Answer::Fdb(network.stations(*after, *limit, now)),
             Query::Counters(_) => network.counters(),
+            Query::Flows { .. } => unreachable!("answered above"),
         }
     }
 
@@ -239,6 +265,9 @@ impl Datapath {
                 self.shared.names.set_view(host_key(node), networks);
             }
             Command::RemoveView(node) => self.shared.names.remove_view(host_key(node)),
+            Command::SetLimits(limits) => self.shared.sockets = Sockets::new(limits, self.seed),
+            Command::Publish(publication) => self.shared.sockets.publish(publication),
+            Command::Unpublish(id) => self.shared.sockets.unpublish(id),
             Command::Commit(_) => unreachable!("a commit is not staged"),
         }
     }

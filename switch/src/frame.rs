@@ -6,6 +6,7 @@
 //! put in front in place.
 
 use arrayvec::ArrayVec;
+pub use portolan_nat::offload::{Checksum, Gso, GsoKind, Offload};
 
 /// Frames one turn can hold: what one port may hand over in a batch, and as many that the core makes in answer.
 pub const FRAMES_MAX: usize = 128;
@@ -16,58 +17,6 @@ pub const HEADROOM: usize = 128;
 /// Names a frame within its turn.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct FrameIdx(pub u16);
-
-/// Who owes the transport checksum.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Checksum {
-    /// The sender left it to the device: the one's complement sum from `start` to the end of the frame is still to be
-    /// stored at `start + offset`; the field holds the pseudo header's sum. Both count from the frame's first byte.
-    Partial {
-        /// Where summing starts.
-        start: u16,
-        /// Where the sum goes, from `start`.
-        offset: u16,
-    },
-    /// Somebody below has verified it.
-    Verified,
-    /// It is in the frame, and nobody has looked.
-    #[default]
-    Unverified,
-}
-
-/// What kind of superframe this is, and so how it is cut.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum GsoKind {
-    /// TCP over IPv4.
-    TcpV4,
-    /// TCP over IPv6.
-    TcpV6,
-    /// UDP over either: every segment is a datagram of its own.
-    UdpL4,
-}
-
-/// A superframe: one frame that stands for many.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Gso {
-    /// How it is cut.
-    pub kind: GsoKind,
-    /// Transport payload bytes of each segment but the last, never 0.
-    pub size: u16,
-    /// Bytes of all headers, which each segment repeats; counts from the frame's first byte.
-    pub hdr_len: u16,
-    /// TCP only: the CWR flag belongs to the first segment alone (RFC 3168).
-    pub ecn: bool,
-}
-
-/// What the sender left for a device to do. From a guest it is input like any other: only
-/// [`crate::offload::parse_vnet`] makes one of a virtio_net_hdr, and it checks every field against the frame.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Offload {
-    /// Who owes the transport checksum.
-    pub csum: Checksum,
-    /// Whether this is a superframe.
-    pub gso: Option<Gso>,
-}
 
 /// An 802.1Q tag that is not among the frame's bytes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -164,6 +113,25 @@ impl<'a> FrameTable<'a> {
         let (buf, rest) = std::mem::take(&mut self.arena).split_at_mut(HEADROOM + len);
         self.arena = rest;
         buf[HEADROOM..].fill(0);
+        Some(self.push(Frame::new(buf, HEADROOM, len)))
+    }
+
+    /// Makes a frame of at most `max` bytes, of which `write` says how many it has filled; none of them where it declines.
+    /// `None` too when the turn's arena or table is used up: ask [`FrameTable::has_room`] before. The room may hold
+    /// anything; `write` is to set every byte that it counts.
+    pub fn compose(
+        &mut self,
+        max: usize,
+        write: impl FnOnce(&mut [u8]) -> Option<usize>,
+    ) -> Option<FrameIdx> {
+        if !self.has_room(max) {
+            return None;
+        }
+        let room = &mut self.arena[HEADROOM..HEADROOM + max];
+        let len = write(room)?;
+        assert!(len <= max, "no more than there was room for");
+        let (buf, rest) = std::mem::take(&mut self.arena).split_at_mut(HEADROOM + len);
+        self.arena = rest;
         Some(self.push(Frame::new(buf, HEADROOM, len)))
     }
 

@@ -4,10 +4,9 @@
 //! anything still refers to them; the control side sees to that.
 
 use std::fmt;
-use std::ops::Add;
 use std::str::FromStr;
-use std::time::Duration;
 
+pub use portolan_nat::time::Time;
 use serde::{Deserialize, Serialize};
 
 /// One port of the switch: one end of a wire.
@@ -21,28 +20,6 @@ pub struct NetworkId(pub u32);
 /// One node: whatever owns one or more ports. DNS answers depend on the node that asks.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct NodeId(pub u32);
-
-/// A point in time: nanoseconds since an arbitrary start, monotone. The core never reads a clock: it is told.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug, Default)]
-pub struct Time(pub u64);
-
-impl Time {
-    /// The start of time.
-    pub const ZERO: Time = Time(0);
-
-    /// How long ago `earlier` was; zero when it lies ahead.
-    pub fn since(self, earlier: Time) -> Duration {
-        Duration::from_nanos(self.0.saturating_sub(earlier.0))
-    }
-}
-
-impl Add<Duration> for Time {
-    type Output = Time;
-
-    fn add(self, span: Duration) -> Time {
-        Time(self.0.saturating_add(u64::try_from(span.as_nanos()).unwrap_or(u64::MAX)))
-    }
-}
 
 /// An EUI-48 hardware address, in the order of the wire.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default, Serialize, Deserialize)]

@@ -5,7 +5,6 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
-pub mod checksum;
 pub mod command;
 pub mod datapath;
 pub mod drops;
@@ -23,6 +22,8 @@ pub mod outbox;
 pub mod port;
 pub mod segment;
 pub mod turn;
+
+pub use portolan_nat::checksum;
 
 #[cfg(test)]
 mod testbed;

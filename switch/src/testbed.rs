@@ -97,6 +97,7 @@ impl Bench {
             gateways,
             mtu: 1500,
             guard,
+            egress: crate::command::Egress::default(),
         }));
     }
 
@@ -162,7 +163,12 @@ impl Bench {
             table.push(frame);
         }
         let mut outbox = Outbox::default();
-        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, random: &mut self.random };
+        let mut turn = Turn {
+            frames: &mut table,
+            outbox: &mut outbox,
+            host: &mut portolan_nat::sockets::host::NoHost,
+            random: &mut self.random,
+        };
         call(&mut self.datapath, &mut turn, self.now);
         let totals = self.datapath.totals();
         assert!(totals.balanced(), "{totals:?}");

@@ -6,7 +6,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::command::{Command, Egress, HostSpec, NetworkSpec, PortSpec};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
 
 use crate::guest::GuestSpec;
@@ -43,6 +43,7 @@ pub fn network(n: u32, guard: bool) -> NetworkSpec {
         ],
         mtu: 1500,
         guard,
+        egress: Egress::default(),
     }
 }
 

@@ -411,7 +411,12 @@ impl World {
         let mut outbox = Outbox::default();
         let before = self.datapath.totals();
         let mut random = ChaCha8Rng::seed_from_u64(self.random.next_u64());
-        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, random: &mut random };
+        let mut turn = Turn {
+            frames: &mut table,
+            outbox: &mut outbox,
+            host: &mut portolan_nat::sockets::host::NoHost,
+            random: &mut random,
+        };
         self.datapath.handle_batch(port, &mut turn, self.now);
         let fed: u64 = batch.iter().map(Packet::segments).sum();
         if let Some(seen) = self.model.seen.get_mut(&port) {
@@ -521,7 +526,12 @@ impl World {
         let mut outbox = Outbox::default();
         let before = self.datapath.totals();
         let mut random = ChaCha8Rng::seed_from_u64(self.random.next_u64());
-        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, random: &mut random };
+        let mut turn = Turn {
+            frames: &mut table,
+            outbox: &mut outbox,
+            host: &mut portolan_nat::sockets::host::NoHost,
+            random: &mut random,
+        };
         self.datapath.handle_timeout(&mut turn, self.now);
         let sent = self.datapath.totals().sent - before.sent;
         self.flush(&[], &mut table, &mut outbox, sent);

@@ -115,6 +115,7 @@ impl Plane {
             Up::Event(event) => Some(News::Event(event)),
             Up::Died { port, error } => Some(News::Died(port, error)),
             Up::Lost(count) => Some(News::Lost(count)),
+            Up::Unlistened(_) => None,
             Up::Closed(id, port) => {
                 if let Some(give) = self.waiting().ports.remove(&id) {
                     let _ = give.send(port);

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::command::{Command, Egress, HostSpec, NetworkSpec, PortSpec};
 use portolan_switch::ids::{NetworkId, NodeId, PortId};
 
 use super::model::{Form, Network, Node};
@@ -84,6 +84,7 @@ fn network_spec(network: &Network) -> NetworkSpec {
         gateways,
         mtu: network.mtu,
         guard: network.guard,
+        egress: Egress::default(),
     }
 }
 

@@ -7,7 +7,7 @@ use std::os::fd::{FromRawFd, OwnedFd};
 use std::sync::mpsc;
 
 use portolan_perf::{guest_address, guest_mac};
-use portolan_switch::command::{Answer, Command, NetworkSpec, PortSpec, Query};
+use portolan_switch::command::{Answer, Command, Egress, NetworkSpec, PortSpec, Query};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
 use portolan_switch::io::{Dataplane, Down, Handle, PacketWire, Port, RingShape, Up, packet};
 
@@ -56,6 +56,7 @@ fn main() -> io::Result<()> {
         gateways: Vec::new(),
         mtu: 1500,
         guard: true,
+        egress: Egress::default(),
     };
     send(&handle, Down::Command(Command::CreateNetwork(network)))?;
     for i in 0..2 {

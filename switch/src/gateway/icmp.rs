@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use portolan_nat::write::Header;
+
 use crate::drops::DropReason;
 use crate::headers::{Ip, protocol};
 
@@ -18,9 +20,6 @@ const HEADER_LEN: usize = 8;
 /// Largest ICMP error (RFC 1812, section 4.3.2.3; RFC 4443, section 2.4).
 const ERROR_MAX_V4: usize = 576;
 const ERROR_MAX_V6: usize = 1280;
-
-/// Hops that an error may take.
-const HOP_LIMIT: u8 = 64;
 
 /// Why a packet is sent back.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -118,10 +117,7 @@ impl Call<'_, '_, '_> {
         // A parameter problem points at the field that named the protocol: in the fixed header, where nothing is in between.
         let pointer: u32 = if refusal == Refusal::Protocol && !is_v4 { 6 } else { 0 };
         let packet = Packet {
-            src: own,
-            dst: ip.src,
-            protocol: kind,
-            hop_limit: HOP_LIMIT,
+            header: Header::new(own, ip.src, kind),
             len: HEADER_LEN + quoted.len(),
             check_at: 2,
         };

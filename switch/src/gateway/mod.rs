@@ -22,6 +22,7 @@ mod tcp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_nat::write::Header;
 
 use crate::checksum;
 use crate::command::NetworkSpec;
@@ -241,7 +242,7 @@ impl Call<'_, '_, '_> {
             return if ip.src.is_ipv4() { Ok(()) } else { Err(DropReason::BadChecksum) };
         }
         let holds = checksum::add(
-            reply::pseudo(ip.src, ip.dst, ip.protocol, message.len()),
+            Header::new(ip.src, ip.dst, ip.protocol).pseudo(message.len()),
             checksum::sum(message),
         );
         if holds == 0xffff { Ok(()) } else { Err(DropReason::BadChecksum) }

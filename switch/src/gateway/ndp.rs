@@ -2,6 +2,8 @@
 
 use std::net::{IpAddr, Ipv6Addr};
 
+use portolan_nat::write::Header;
+
 use crate::drops::DropReason;
 use crate::headers::{Ip, protocol};
 use crate::ids::MacAddr;
@@ -83,10 +85,10 @@ impl Call<'_, '_, '_> {
         };
         let own = self.gateway.mac();
         let packet = Packet {
-            src: wanted.into(),
-            dst,
-            protocol: protocol::ICMPV6,
-            hop_limit: ON_LINK,
+            header: Header {
+                hop_limit: ON_LINK,
+                ..Header::new(wanted.into(), dst, protocol::ICMPV6)
+            },
             len: FIXED_LEN + 8,
             check_at: 2,
         };

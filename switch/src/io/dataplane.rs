@@ -175,6 +175,8 @@ impl Dataplane {
                 None => break,
                 Some(Down::Open(id, port)) => self.open(id, port),
                 Some(Down::Close(id)) => self.close(id),
+                Some(Down::Listen(..)) => {}
+                Some(Down::Unlisten(id)) => self.neck.hand_up(Up::Unlistened(id)),
                 Some(Down::Command(command)) => self.core.apply(command, now),
                 Some(Down::Query(number, query)) => {
                     let answer = self.core.query(&query, now);
@@ -234,8 +236,12 @@ impl Dataplane {
         if received.overflow > 0 {
             self.core.count_drop(id, DropReason::RingOverflow, u64::from(received.overflow));
         }
-        let mut turn =
-            Turn { frames: &mut frames, outbox: &mut self.outbox, random: &mut self.random };
+        let mut turn = Turn {
+            frames: &mut frames,
+            outbox: &mut self.outbox,
+            host: &mut portolan_nat::sockets::host::NoHost,
+            random: &mut self.random,
+        };
         self.core.handle_batch(id, &mut turn, now);
         flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
         drop(frames);
@@ -285,8 +291,12 @@ impl Dataplane {
             return;
         }
         let mut frames = FrameTable::new(&mut self.arena);
-        let mut turn =
-            Turn { frames: &mut frames, outbox: &mut self.outbox, random: &mut self.random };
+        let mut turn = Turn {
+            frames: &mut frames,
+            outbox: &mut self.outbox,
+            host: &mut portolan_nat::sockets::host::NoHost,
+            random: &mut self.random,
+        };
         self.core.handle_timeout(&mut turn, now);
         flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
     }

@@ -13,7 +13,7 @@ mod ring;
 mod tests;
 
 pub use dataplane::Dataplane;
-pub use neck::{Down, Handle, Up};
+pub use neck::{Door, Down, Handle, Up};
 pub use packet::PacketWire;
 pub use port_io::Port;
 pub use ring::RingShape;

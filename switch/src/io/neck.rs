@@ -8,6 +8,8 @@
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
+use std::net::SocketAddr;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::JoinHandle;
@@ -16,7 +18,7 @@ use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 
 use super::port_io::Port;
-use crate::command::{Answer, Command, Event, Query};
+use crate::command::{Answer, Command, Event, PublicationId, Query};
 use crate::ids::PortId;
 
 /// Messages that wait in either direction.
@@ -32,12 +34,25 @@ pub enum Down {
     Open(PortId, Port),
     /// The port comes back as [`Up::Closed`].
     Close(PortId),
+    /// These sockets stand behind a publication that was committed: they are served from now on.
+    Listen(PublicationId, Vec<Door>),
+    /// The sockets of a publication are closed; [`Up::Unlistened`] tells when they are.
+    Unlisten(PublicationId),
     /// A step towards the desired state.
     Command(Command),
     /// A question, and the number its answer will bear.
     Query(u64, Query),
     /// The dataplane ends; ports that are still open are dropped with it.
     Stop,
+}
+
+/// A socket of the host that a publication is reached by. Not blocking, of TCP listening.
+#[derive(Debug)]
+pub struct Door {
+    /// What it is bound to.
+    pub local: SocketAddr,
+    /// The socket.
+    pub socket: OwnedFd,
 }
 
 /// From the dataplane to the control side.
@@ -52,6 +67,8 @@ pub enum Up {
         /// What happened, for people.
         error: String,
     },
+    /// The sockets of a publication are closed.
+    Unlistened(PublicationId),
     /// Here it is back.
     Closed(PortId, Port),
     /// The answer to the question of that number.

@@ -182,6 +182,7 @@ impl Bench {
             gateways: Vec::new(),
             mtu: 1500,
             guard: false,
+            egress: crate::command::Egress::default(),
         }));
         for i in 0..2 {
             let (id, node) = (PortId(i), NodeId(i));

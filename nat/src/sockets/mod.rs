@@ -1,0 +1,251 @@
+//! The way out of a network for whoever has no privilege: host sockets.
+//!
+//! Theory of operation. A packet of the inside comes to [`Sockets::outbound`], already found worth routing. By its transport it
+//! goes to `tcp`, `udp` or `icmp`, which translate it into calls on a socket of the host; no payload is kept here. When
+//! a socket has something to say, [`Sockets::ready`] finds whose it is, and what it says is written as packets to the inside.
+//! Packets of one batch that go to one connection are gathered, and [`Sockets::flush`] sends them together.
+//!
+//! A [`Publication`] is the way in: ports of the host behind which listening sockets stand that somebody else has made. Whoever
+//! comes there is led to a node with the client's own address and port, unless the node would not answer such an address
+//! through its gateway; then the client is shown as the gateway (`doors`).
+//!
+//! Every flow is entered in the `ledger` of its transport: it counts against the limits of its owner and of all, and when these are reached the
+//! owner's own least used one gives way.
+
+mod deadlines;
+mod doors;
+pub mod host;
+mod icmp;
+mod ledger;
+mod roles;
+mod tcp;
+mod udp;
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+
+use crate::inside::{Call, Lost, Owner, Packet, Zone};
+use crate::packet::protocol;
+use crate::time::Time;
+
+use doors::Doors;
+use host::{Ready, SocketId};
+use icmp::Icmp;
+use roles::{Role, Roles};
+use tcp::Tcp;
+use udp::Udp;
+
+/// Names a publication.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub struct PublicationId(pub u32);
+
+/// A transport with ports.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
+pub enum Transport {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// How many flows there may be. A flow costs the host a descriptor and often a port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Limits {
+    /// Of all owners together.
+    pub flows: usize,
+    /// Of one owner.
+    pub owner_flows: usize,
+}
+
+impl Default for Limits {
+    fn default() -> Limits {
+        Limits { flows: 4096, owner_flows: 512 }
+    }
+}
+
+/// Ports of the host that lead to a node: a range is one rule.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Publication {
+    /// Its handle.
+    pub id: PublicationId,
+    /// Which transport.
+    pub transport: Transport,
+    /// The network by which the node is reached.
+    pub zone: Zone,
+    /// The node.
+    pub owner: Owner,
+    /// The first of the host's ports, host order.
+    pub host_port: u16,
+    /// The node's port that the first one leads to; the following lead to the following.
+    pub node_port: u16,
+    /// How many ports.
+    pub count: u16,
+    /// The node's addresses on that network, of each family it has.
+    pub v4: Option<Ipv4Addr>,
+    /// As `v4`.
+    pub v6: Option<Ipv6Addr>,
+    /// The prefixes of all networks of the node, by address and length: a client from there is shown as the gateway, since
+    /// the node would answer it without.
+    pub near: Vec<(IpAddr, u8)>,
+}
+
+/// One flow, as people see it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct FlowRow {
+    /// Its network.
+    pub zone: Zone,
+    /// Its node.
+    pub owner: Owner,
+    /// IP protocol number.
+    pub protocol: u8,
+    /// The node's address and port; of ICMP, the id.
+    pub inside: SocketAddr,
+    /// The other end as the node sees it; none of a UDP mapping, which has many.
+    pub outside: Option<SocketAddr>,
+    /// Whether it came in by a published port.
+    pub published: bool,
+    /// How it stands, one word: `established`, `opening`, `closing`, `open`.
+    pub state: &'static str,
+    /// When it last carried something.
+    pub used: Time,
+}
+
+/// What ends at once, whatever state it is in.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Ending {
+    /// All that came in by a publication.
+    Publication(PublicationId),
+    /// All of an address of a network.
+    Address(Zone, IpAddr),
+}
+
+/// What a transport's step may touch besides its own tables.
+pub(crate) struct Desk<'d, 'c> {
+    /// The host, the inside, chance and time.
+    pub(crate) call: &'d mut Call<'c>,
+    /// Whose each socket is.
+    pub(crate) roles: &'d mut Roles,
+}
+
+/// All flows through the host's sockets.
+#[derive(Debug, Default)]
+pub struct Sockets {
+    tcp: Tcp,
+    udp: Udp,
+    icmp: Icmp,
+    doors: Doors,
+    roles: Roles,
+}
+
+/// Of each transport's flows, how many of all: TCP half, UDP three eighths, echo one eighth.
+fn share(limits: Limits, eighths: usize) -> Limits {
+    let part = |of: usize| (of * eighths / 8).max(1);
+    Limits { flows: part(limits.flows), owner_flows: part(limits.owner_flows) }
+}
+
+impl Sockets {
+    /// Without flows. The seed keys the tables, so that guests cannot aim at them.
+    pub fn new(limits: Limits, seed: u64) -> Sockets {
+        Sockets {
+            tcp: Tcp::new(share(limits, 4), seed),
+            udp: Udp::new(share(limits, 3), seed),
+            icmp: Icmp::new(share(limits, 1), seed),
+            doors: Doors::default(),
+            roles: Roles::new(seed),
+        }
+    }
+
+    /// Takes a packet of the inside. What it answers to the inside at once, and what it is lost by, is settled here.
+    pub fn outbound(&mut self, packet: &Packet, call: &mut Call<'_>) -> Result<(), Lost> {
+        let desk = &mut Desk { call, roles: &mut self.roles };
+        match (packet.ip.protocol, packet.ip.src) {
+            (protocol::TCP, _) => self.tcp.outbound(packet, desk),
+            (protocol::UDP, _) => self.udp.outbound(packet, desk),
+            (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => {
+                self.icmp.outbound(packet, desk)
+            }
+            _ => Err(Lost::Protocol),
+        }
+    }
+
+    /// Sends what a batch has gathered. To be called before the memory of the batch's packets is given back.
+    pub fn flush(&mut self, call: &mut Call<'_>) {
+        self.tcp.flush(&mut Desk { call, roles: &mut self.roles });
+    }
+
+    /// Whether a socket is one of these.
+    pub fn owns(&self, socket: SocketId) -> bool {
+        self.roles.get(socket).is_some()
+    }
+
+    /// Something has changed about a socket. True where more is to be done for it: call again, in another turn, without a
+    /// change having been told.
+    pub fn ready(&mut self, socket: SocketId, ready: Ready, call: &mut Call<'_>) -> bool {
+        let Some(role) = self.roles.get(socket) else { return false };
+        let desk = &mut Desk { call, roles: &mut self.roles };
+        match role {
+            Role::Tcp(flow) => self.tcp.ready(flow, ready, desk),
+            Role::Udp(mapping) => self.udp.ready(mapping, ready, desk),
+            Role::Ping(mapping) => self.icmp.ready(mapping, ready, desk),
+            Role::TcpDoor(place) => self.doors.accept(socket, place, &mut self.tcp, desk),
+            Role::UdpDoor(place) => self.doors.receive(socket, place, &mut self.udp, desk),
+        }
+    }
+
+    /// When [`Sockets::handle_timeout`] wants to be called next.
+    pub fn poll_timeout(&self) -> Option<Time> {
+        let all = [self.tcp.next_timeout(), self.udp.next_timeout(), self.icmp.next_timeout()];
+        all.into_iter().flatten().min()
+    }
+
+    /// Does what has become due.
+    pub fn handle_timeout(&mut self, call: &mut Call<'_>) {
+        let desk = &mut Desk { call, roles: &mut self.roles };
+        self.tcp.handle_timeout(desk);
+        self.udp.handle_timeout(desk);
+        self.icmp.handle_timeout(desk);
+    }
+
+    /// A publication comes to be; its sockets follow by [`Sockets::listen`].
+    pub fn publish(&mut self, publication: Publication) {
+        self.doors.publish(publication);
+    }
+
+    /// A socket stands behind a publication: a listener of TCP, or a bound UDP socket, at `local` of the host.
+    pub fn listen(&mut self, id: PublicationId, socket: SocketId, local: SocketAddr) {
+        self.doors.listen(id, socket, local, &mut self.roles);
+    }
+
+    /// A publication ends, and what came in by it; its sockets are closed by whoever made them. What there is to tell the
+    /// host is done at the next [`Sockets::handle_timeout`], which is due at once.
+    pub fn unpublish(&mut self, id: PublicationId) {
+        self.doors.unpublish(id, &mut self.roles);
+        self.tcp.end(Ending::Publication(id));
+        self.udp.end(Ending::Publication(id));
+    }
+
+    /// All flows of an address of a network end, since it has gone; as [`Sockets::unpublish`] for what is left to be done.
+    pub fn forget(&mut self, zone: Zone, address: IpAddr) {
+        let gone = Ending::Address(zone, address);
+        self.tcp.end(gone);
+        self.udp.end(gone);
+        self.icmp.end(gone);
+    }
+
+    /// Flows in the order of their numbers behind `after`, at most `limit`, each with its number.
+    pub fn flows(&self, after: Option<u64>, limit: usize) -> Vec<(u64, FlowRow)> {
+        let all = self.tcp.rows().map(|(n, row)| (u64::from(n), row));
+        let all = all.chain(self.udp.rows().map(|(n, row)| (1 << 32 | u64::from(n), row)));
+        let all = all.chain(self.icmp.rows().map(|(n, row)| (2 << 32 | u64::from(n), row)));
+        all.filter(|(n, _)| after.is_none_or(|after| *n > after)).take(limit).collect()
+    }
+
+    /// How many flows there are.
+    pub fn len(&self) -> usize {
+        self.tcp.len() + self.udp.len() + self.icmp.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+}
