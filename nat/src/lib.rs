@@ -8,9 +8,12 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod checksum;
+pub mod icmp_error;
 pub mod inside;
 pub mod offload;
 pub mod packet;
 pub mod sockets;
+#[cfg(test)]
+mod testbed;
 pub mod time;
 pub mod write;
