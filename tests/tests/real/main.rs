@@ -3,10 +3,16 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
+mod crossing;
 mod harness;
+mod hostaccess;
 mod integrity;
 mod lan;
 mod oracle;
+mod place;
+mod publish;
 mod refusals;
 mod resolver;
 mod restart;
+mod uplink;
+mod upstream;
