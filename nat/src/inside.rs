@@ -52,8 +52,9 @@ pub struct Packet {
     pub zone: Zone,
     /// The node it comes from.
     pub owner: Owner,
-    /// Where it is to be delivered: its destination, unless that stands for another one (the host's loopback).
-    pub reach: IpAddr,
+    /// Where it is to be delivered: its destination, unless that stands for another one (the host's loopback). None where it
+    /// may open no flow, only belong to one that is there.
+    pub reach: Option<IpAddr>,
     /// What its network lets in.
     pub filtering: Filtering,
 }

@@ -267,7 +267,7 @@ impl Bed {
             offload: Offload::default(),
             zone: ZONE,
             owner: OWNER,
-            reach: ip.dst,
+            reach: Some(ip.dst),
             filtering: Filtering::default(),
         }
     }

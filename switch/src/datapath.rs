@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 use std::net::SocketAddr;
 
 use portolan_dhcp::dns::zone::{Directory, HostKey, ZoneKey};
+use portolan_nat::icmp_error::Reason;
+use portolan_nat::inside::{Call, Lost, Zone};
 use portolan_nat::sockets::host::{Ready, SocketId};
 use portolan_nat::sockets::{PublicationId, Sockets};
 
@@ -23,7 +25,10 @@ use crate::drops::{DropCounts, DropReason};
 use crate::gateway::dns_tcp::Pool;
 use crate::ids::{NetworkId, NodeId, PortId, Time};
 use crate::network::Network;
+use crate::policy::{Origin, Prefixes};
+use crate::router::Aside;
 use crate::turn::Turn;
+use crate::uplink::Lans;
 
 /// Commands one group may hold.
 pub const STAGED_MAX: usize = 16_384;
@@ -91,7 +96,10 @@ pub(crate) struct Shared {
     pub(crate) connections: Pool,
     pub(crate) events: EventQueue,
     pub(crate) totals: Totals,
-    pub(crate) sockets: Sockets,
+    /// What is to be routed of the batch that is being handled.
+    pub(crate) aside: Vec<Aside>,
+    /// The way out; none as long as nothing leads out.
+    pub(crate) sockets: Option<Sockets>,
 }
 
 /// The pure core of the switch. One thread owns it; it holds no lock, reads no clock and opens nothing.
@@ -101,6 +109,7 @@ pub struct Datapath {
     networks: Vec<Option<Box<Network>>>,
     places: Vec<Option<NetworkId>>,
     shared: Shared,
+    prefixes: Prefixes,
     staged: Vec<Command>,
     /// What struck frames of ports that belong to no network.
     adrift: DropCounts,
@@ -120,8 +129,10 @@ impl Datapath {
                 connections: Pool::default(),
                 events: EventQueue::default(),
                 totals: Totals::default(),
-                sockets: Sockets::default(),
+                aside: Vec::new(),
+                sockets: None,
             },
+            prefixes: Prefixes::default(),
             staged: Vec::new(),
             adrift: DropCounts::default(),
             ageing: None,
@@ -144,29 +155,104 @@ impl Datapath {
         if let Some(due) = network.next_expiry() {
             self.ageing = Some(self.ageing.map_or(due, |at| at.min(due)));
         }
+        self.route(turn, now);
+    }
+
+    /// Sends out what the networks have set aside.
+    fn route(&mut self, turn: &mut Turn<'_, '_>, now: Time) {
+        if self.shared.aside.is_empty() {
+            return;
+        }
+        let mut all = std::mem::take(&mut self.shared.aside);
+        for aside in all.drain(..) {
+            let segments = turn.frames.get(aside.frame).segments();
+            match self.send_out(&aside, turn, now) {
+                Ok(()) => self.shared.totals.consumed += segments,
+                Err((Some(reason), drop)) => {
+                    let network = find(&mut self.networks, aside.network);
+                    let network = network.expect("a network does not end within a batch");
+                    network.refuse(&aside, (reason, drop), turn, &mut self.shared, now);
+                }
+                Err((None, drop)) => {
+                    self.shared.totals.dropped += segments;
+                    self.count_drop(aside.port, drop, segments);
+                }
+            }
+        }
+        self.shared.aside = all;
+        self.with_sockets(turn, now, Sockets::flush);
+    }
+
+    /// Sends one packet out. Else what its sender is told, unless it was told already, and what it counts as.
+    fn send_out(
+        &mut self,
+        aside: &Aside,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
+    ) -> Result<(), (Option<Reason>, DropReason)> {
+        let network = find(&mut self.networks, aside.network);
+        let network = network.expect("a network does not end within a batch");
+        let sockets = self.shared.sockets.as_mut();
+        let sockets = sockets.ok_or((Some(Reason::Net), DropReason::NoRoute))?;
+        let origin = Origin { gateway: network.gateway(), prefixes: &self.prefixes };
+        let judged = aside.judge(turn.frames.get(aside.frame), &origin, sockets);
+        let packet = judged.map_err(|(reason, drop)| (Some(reason), drop))?;
+        if let Some(forgotten) = network.note_sender(aside, now).map_err(|drop| (None, drop))? {
+            sockets.forget(packet.zone, forgotten);
+        }
+        let sent = self.with_sockets(turn, now, |sockets, call| sockets.outbound(&packet, call));
+        match sent {
+            Some(Err(Lost::Protocol)) => Err((Some(Reason::Protocol), DropReason::Protocol)),
+            Some(Err(lost)) => Err((None, lost.into())),
+            Some(Ok(())) | None => Ok(()),
+        }
+    }
+
+    /// Has the way out do something, where there is one.
+    fn with_sockets<R>(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
+        step: impl FnOnce(&mut Sockets, &mut Call<'_>) -> R,
+    ) -> Option<R> {
+        let sockets = self.shared.sockets.as_mut()?;
+        let mut lans = Lans {
+            networks: &mut self.networks,
+            frames: turn.frames,
+            outbox: turn.outbox,
+            totals: &mut self.shared.totals,
+            adrift: &mut self.adrift,
+        };
+        let mut call = Call { host: turn.host, inside: &mut lans, random: turn.random, now };
+        Some(step(sockets, &mut call))
     }
 
     /// Something has changed about a socket of the host. True where more is to be done for it: call again, in another turn,
     /// without a change having been told. The turn needs no frames, only room to make some.
     pub fn handle_socket(
         &mut self,
-        _socket: SocketId,
-        _ready: Ready,
-        _turn: &mut Turn<'_, '_>,
-        _now: Time,
+        socket: SocketId,
+        ready: Ready,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
     ) -> bool {
-        false
+        let more = |sockets: &mut Sockets, call: &mut Call<'_>| sockets.ready(socket, ready, call);
+        self.with_sockets(turn, now, more).unwrap_or(false)
     }
 
     /// A socket stands behind a publication from now on: a listener of TCP, or a UDP socket, bound to `local` of the host.
     /// Whoever drives the core closes it, once the publication has ended.
     pub fn listen(&mut self, id: PublicationId, socket: SocketId, local: SocketAddr) {
-        self.shared.sockets.listen(id, socket, local);
+        if let Some(sockets) = &mut self.shared.sockets {
+            sockets.listen(id, socket, local);
+        }
     }
 
     /// When [`Datapath::handle_timeout`] wants to be called next; none as long as nothing is due, ever.
     pub fn poll_timeout(&self) -> Option<Time> {
-        [self.ageing, self.shared.connections.next_timeout()].into_iter().flatten().min()
+        let Shared { connections, sockets, .. } = &self.shared;
+        let sockets = sockets.as_ref().and_then(Sockets::poll_timeout);
+        [self.ageing, connections.next_timeout(), sockets].into_iter().flatten().min()
     }
 
     /// Does what has become due. The turn needs no frames, only room to make some.
@@ -177,6 +263,7 @@ impl Datapath {
         }
         let Shared { names, connections, totals, .. } = &mut self.shared;
         connections.handle_timeout(names, totals, turn, now);
+        self.with_sockets(turn, now, Sockets::handle_timeout);
     }
 
     /// Stages a command, or applies all staged ones where it is the commit. Panics where the command does not fit the present
@@ -265,15 +352,23 @@ impl Datapath {
                 self.shared.names.set_view(host_key(node), networks);
             }
             Command::RemoveView(node) => self.shared.names.remove_view(host_key(node)),
-            Command::SetLimits(limits) => self.shared.sockets = Sockets::new(limits, self.seed),
-            Command::Publish(publication) => self.shared.sockets.publish(publication),
-            Command::Unpublish(id) => self.shared.sockets.unpublish(id),
+            Command::SetLimits(limits) => {
+                self.shared.sockets = Some(Sockets::new(limits, self.seed));
+            }
+            Command::Publish(publication) => self.sockets().publish(publication),
+            Command::Unpublish(id) => self.sockets().unpublish(id),
             Command::Commit(_) => unreachable!("a commit is not staged"),
         }
     }
 
+    /// The way out, of which a command speaks.
+    fn sockets(&mut self) -> &mut Sockets {
+        self.shared.sockets.as_mut().expect("limits are set before anything is published")
+    }
+
     fn create_network(&mut self, spec: NetworkSpec) {
         let id = spec.id;
+        self.prefixes.add(spec.gateways.iter().copied());
         self.shared.names.add_zone(zone_key(id), spec.zone.as_deref());
         // Every network has a hash key of its own: what one guest finds out about its own network is of no use in another.
         let seed = self.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
@@ -286,6 +381,7 @@ impl Datapath {
         let network = slot(&mut self.networks, id.0).take();
         let network = network.unwrap_or_else(|| panic!("network {} does not exist", id.0));
         assert!(network.is_empty(), "network {} has ports", id.0);
+        self.prefixes.remove(network.gateway().nets());
         self.shared.names.remove_zone(zone_key(id));
     }
 
@@ -300,8 +396,14 @@ impl Datapath {
     fn detach_port(&mut self, id: PortId) {
         let network = slot(&mut self.places, id.0).take();
         let network = network.unwrap_or_else(|| panic!("port {} is not attached", id.0));
-        find(&mut self.networks, network).expect("a port's network exists").detach(id);
+        let of_port = find(&mut self.networks, network).expect("a port's network exists");
+        let gone = of_port.detach(id);
         self.shared.connections.close_port(id);
+        for address in gone {
+            if let Some(sockets) = &mut self.shared.sockets {
+                sockets.forget(Zone(network.0), address);
+            }
+        }
     }
 
     fn set_host(&mut self, spec: HostSpec) {

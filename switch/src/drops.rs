@@ -3,6 +3,7 @@
 //! One enumeration serves the counters, the listings and the events. A frame that the switch takes in leaves it again or is
 //! counted here exactly once for each port it was not sent to.
 
+use portolan_nat::inside::Lost;
 use serde::{Deserialize, Serialize};
 
 macro_rules! reasons {
@@ -68,6 +69,42 @@ reasons! {
     BadChecksum = "bad_checksum",
     /// To be routed, and there is no way there.
     NoRoute = "no_route",
+    /// To be routed, and its hop limit was used up.
+    HopLimit = "hop_limit",
+    /// To be routed, from a network that nothing leads out of.
+    InternalNetwork = "internal_network",
+    /// To be routed to another of our own networks, which are kept apart.
+    OtherNetwork = "other_network",
+    /// To be routed to an address that stands for none, and would reach the host itself.
+    ForbiddenUnspecified = "forbidden_unspecified",
+    /// To be routed to the host's loopback.
+    ForbiddenLoopback = "forbidden_loopback",
+    /// To be routed to or from an address that holds on one link only.
+    ForbiddenLinkLocal = "forbidden_link_local",
+    /// To be routed to a group, to everybody, or to a reserved address.
+    ForbiddenMulticast = "forbidden_multicast",
+    /// To be routed to an IPv6 address that is an IPv4 address in disguise.
+    ForbiddenMapped = "forbidden_mapped",
+    /// To be routed to the cloud's metadata address, which the network does not open.
+    ForbiddenMetadata = "forbidden_metadata",
+    /// Of a transport that the way out does not carry.
+    Protocol = "protocol",
+    /// A segment or message of no flow, or outside its flow's window.
+    NoFlow = "no_flow",
+    /// Nobody inside had asked for it, and the network's filter does not let it in.
+    Filtered = "filtered",
+    /// The node had all the flows it may have.
+    FlowLimit = "flow_limit",
+    /// A fragment whose others did not come in time, overlapped, or were too many.
+    Fragment = "fragment",
+    /// The host refused to send it.
+    HostRefused = "host_refused",
+    /// Larger than the way out takes.
+    TooBig = "too_big",
+    /// The turn had no room for it.
+    NoRoom = "no_room",
+    /// To a node from outside, and nobody on the network has its address.
+    NoNeighbor = "no_neighbor",
     /// The gateway's answer found no room, or its limit for this port was reached.
     GatewayLimit = "gateway_limit",
     /// The receiver's queue was full.
@@ -80,6 +117,24 @@ reasons! {
     RingOverflow = "ring_overflow",
     /// In the hands of a process that died: counted once, so that nothing is sent twice.
     Restart = "restart",
+}
+
+impl From<Lost> for DropReason {
+    fn from(lost: Lost) -> DropReason {
+        match lost {
+            Lost::Malformed => DropReason::Malformed,
+            Lost::BadChecksum => DropReason::BadChecksum,
+            Lost::Protocol => DropReason::Protocol,
+            Lost::NoFlow => DropReason::NoFlow,
+            Lost::Filtered => DropReason::Filtered,
+            Lost::FlowLimit => DropReason::FlowLimit,
+            Lost::Fragment => DropReason::Fragment,
+            Lost::HostRefused => DropReason::HostRefused,
+            Lost::TooBig => DropReason::TooBig,
+            Lost::NoRoom => DropReason::NoRoom,
+            Lost::NoNeighbor => DropReason::NoNeighbor,
+        }
+    }
 }
 
 /// How often each reason struck.

@@ -16,12 +16,16 @@ pub mod headers;
 pub mod ids;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod neighbor;
 pub mod network;
 pub mod offload;
 pub mod outbox;
+pub mod policy;
 pub mod port;
+mod router;
 pub mod segment;
 pub mod turn;
+mod uplink;
 
 pub use portolan_nat::checksum;
 

@@ -8,6 +8,10 @@
 //! what nobody has is dropped instead of flooded. Where it is off, the network is a plain learning bridge, which carries any
 //! frame whatever lies in it.
 
+use std::net::IpAddr;
+
+use portolan_nat::icmp_error::Reason;
+
 use crate::command::{Answer, Event, FdbRow, NetworkSpec, PortSpec};
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
@@ -15,10 +19,12 @@ use crate::fdb::{Fdb, Learned};
 use crate::frame::{Frame, FrameIdx};
 use crate::gateway::{Asker, Gateway, Outcome};
 use crate::guard;
-use crate::headers::Layout;
+use crate::headers::{Ip, Layout};
 use crate::ids::{MacAddr, NetworkId, PortId, Time};
+use crate::neighbor::{Learning, Neighbor, Neighbors};
 use crate::offload;
 use crate::port::Port;
+use crate::router::Aside;
 use crate::turn::Turn;
 
 /// Stations in one page of an answer.
@@ -44,6 +50,7 @@ pub struct Network {
     ports: Vec<Port>,
     stations: Fdb,
     gateway: Gateway,
+    neighbors: Neighbors,
     departed: DropCounts,
 }
 
@@ -57,6 +64,7 @@ impl Network {
             ports: Vec::new(),
             stations: Fdb::new(seed),
             gateway: Gateway::new(&spec),
+            neighbors: Neighbors::new(seed),
             departed: DropCounts::default(),
         }
     }
@@ -73,11 +81,12 @@ impl Network {
         if self.guard {
             self.stations.set_static(spec.mac, spec.id);
         }
+        self.neighbors.attach(spec.id, spec.mac, &spec.addresses);
         self.ports.insert(at, Port::new(spec));
     }
 
-    /// A port leaves, and its stations with it. Panics where it is not here.
-    pub fn detach(&mut self, id: PortId) {
+    /// A port leaves, and its stations with it: the addresses that led there. Panics where it is not here.
+    pub fn detach(&mut self, id: PortId) -> Vec<IpAddr> {
         let at = self.find(id).expect("a port leaves the network it is in");
         let port = self.ports.remove(at);
         self.departed.merge(&port.counters().drops);
@@ -88,6 +97,7 @@ impl Network {
                 self.stations.set_static(port.identity().mac(), port.id());
             }
         }
+        self.neighbors.detach(id)
     }
 
     /// Takes all frames that the turn holds: `port` sent them, in this order. Panics where the port is not here.
@@ -141,6 +151,7 @@ impl Network {
             Verdict::Flood => self.flood(at, idx, &layout, segments, turn, shared, now),
             Verdict::Local => {
                 match self.gateway_input(at, idx, &layout, turn, shared, now) {
+                    Outcome::Aside(ip) => self.set_aside(at, idx, ip, &layout, shared),
                     Outcome::Consumed => shared.totals.consumed += segments,
                     Outcome::Dropped(reason) => return Err(reason),
                     Outcome::Ignored => return Err(DropReason::GatewayUnserved),
@@ -221,6 +232,10 @@ impl Network {
                 shared.totals.copied += receivers * segments;
                 shared.totals.consumed += segments;
             }
+            Outcome::Aside(ip) => {
+                shared.totals.copied += receivers * segments;
+                self.set_aside(at, idx, ip, layout, shared);
+            }
             Outcome::Dropped(reason) => {
                 shared.totals.copied += receivers * segments;
                 return Err(reason);
@@ -240,6 +255,63 @@ impl Network {
     ) -> Outcome {
         let asker = Asker { port: &mut self.ports[at], mac: layout.src, frame: idx };
         self.gateway.input(asker, layout, turn, shared, now)
+    }
+
+    /// Puts a packet where the router finds it when the batch is through. It counts as received, and as nothing else yet.
+    fn set_aside(&self, at: usize, frame: FrameIdx, ip: Ip, layout: &Layout, shared: &mut Shared) {
+        let port = &self.ports[at];
+        let (network, mac) = (self.id, layout.src);
+        shared.aside.push(Aside { frame, ip, network, port: port.id(), node: port.node(), mac });
+    }
+
+    /// Tells the sender of a packet why it goes no further, and counts it.
+    pub(crate) fn refuse(
+        &mut self,
+        aside: &Aside,
+        (reason, drop): (Reason, DropReason),
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) {
+        let segments = turn.frames.get(aside.frame).segments();
+        shared.totals.dropped += segments;
+        let Some(at) = self.find(aside.port) else { return self.departed.add(drop, segments) };
+        let asker = Asker { port: &mut self.ports[at], mac: aside.mac, frame: aside.frame };
+        let drop = self.gateway.refuse(asker, &aside.ip, (reason, drop), turn, shared, now);
+        self.ports[at].count_drop(drop, segments);
+    }
+
+    /// Its gateway.
+    pub(crate) fn gateway(&self) -> &Gateway {
+        &self.gateway
+    }
+
+    /// The largest IP packet it takes, bytes.
+    pub(crate) fn mtu(&self) -> usize {
+        self.mtu
+    }
+
+    /// Who has an address.
+    pub(crate) fn neighbor(&self, address: IpAddr) -> Option<Neighbor> {
+        self.neighbors.get(address)
+    }
+
+    /// Notes whom a packet that goes out came from, so that answers find the way: the address that was forgotten for it, if one
+    /// was. Where the guard is on, it has seen to that. Fails where the address is another endpoint's own, or nothing more can
+    /// be noted.
+    pub(crate) fn note_sender(
+        &mut self,
+        aside: &Aside,
+        now: Time,
+    ) -> Result<Option<IpAddr>, DropReason> {
+        if self.guard {
+            return Ok(None);
+        }
+        match self.neighbors.learn(aside.ip.src, aside.port, aside.mac, now) {
+            Learning::Known => Ok(None),
+            Learning::Instead(forgotten) => Ok(Some(forgotten)),
+            Learning::Refused => Err(DropReason::NoNeighbor),
+        }
     }
 
     /// Forgets stations that have been silent for too long; when the next one is due.
@@ -276,6 +348,14 @@ impl Network {
         match self.find(port) {
             Some(at) => self.ports[at].count_drop(reason, frames),
             None => self.departed.add(reason, frames),
+        }
+    }
+
+    /// Counts packets that did not reach an address, on the port that it leads to.
+    pub(crate) fn count_lost(&mut self, to: IpAddr, reason: DropReason, packets: u64) {
+        match self.neighbors.get(to) {
+            Some(neighbor) => self.count_drop(neighbor.port, reason, packets),
+            None => self.departed.add(reason, packets),
         }
     }
 

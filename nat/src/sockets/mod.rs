@@ -167,6 +167,20 @@ impl Sockets {
         }
     }
 
+    /// Whether there is a flow between a node and somebody as that node sees them. One that only may come about does not count.
+    pub fn has(
+        &self,
+        transport: Transport,
+        zone: Zone,
+        inside: SocketAddr,
+        outside: SocketAddr,
+    ) -> bool {
+        match transport {
+            Transport::Tcp => self.tcp.has(zone, inside, outside),
+            Transport::Udp => self.udp.has(zone, inside, outside),
+        }
+    }
+
     /// Sends what a batch has gathered. To be called before the memory of the batch's packets is given back.
     pub fn flush(&mut self, call: &mut Call<'_>) {
         self.tcp.flush(&mut Desk { call, roles: &mut self.roles });

@@ -3,7 +3,7 @@
 use std::net::Ipv4Addr;
 
 use crate::drops::DropReason;
-use crate::headers::ethertype;
+use crate::headers::{Layout, ethertype};
 
 use super::Call;
 
@@ -31,8 +31,8 @@ fn address_at(message: &[u8; MESSAGE_LEN], at: usize) -> Ipv4Addr {
 impl Call<'_, '_, '_> {
     /// Answers a request for one of the gateway's addresses from its subnet, or from one who probes whether the address is
     /// free (RFC 5227). An announcement or a reply about it is heard and changes nothing: there is no table to poison.
-    pub(super) fn arp(&mut self) -> Result<(), DropReason> {
-        let message = self.bytes().get(self.layout.l3..).and_then(<[u8]>::first_chunk);
+    pub(super) fn arp(&mut self, layout: &Layout) -> Result<(), DropReason> {
+        let message = self.bytes().get(layout.l3..).and_then(<[u8]>::first_chunk);
         let message: [u8; MESSAGE_LEN] = *message.ok_or(DropReason::Malformed)?;
         let sender = address_at(&message, 14);
         let wanted = address_at(&message, 24);

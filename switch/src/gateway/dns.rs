@@ -1,13 +1,13 @@
 //! UDP at the gateway: DNS, and nothing else.
 
 use portolan_dhcp::dns::query::{Transport, answer};
+use portolan_nat::icmp_error::Reason;
 
 use crate::datapath::host_key;
 use crate::drops::DropReason;
 use crate::headers::Ip;
 
 use super::Call;
-use super::icmp::Refusal;
 use super::reply::{IPV4_LEN, IPV6_LEN, Packet};
 
 /// The port of DNS, UDP and TCP.
@@ -26,7 +26,7 @@ impl Call<'_, '_, '_> {
         let (from, to) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
         let len = usize::from(u16::from_be_bytes([l0, l1]));
         if to != PORT {
-            return Err(self.refuse(ip, Refusal::Port));
+            return Err(self.refuse(ip, Reason::Port, DropReason::GatewayUnserved));
         }
         // A superframe is a train of datagrams, which no resolver sends. Nobody receives on port 0.
         if frame.offload.gso.is_some() || from == 0 {

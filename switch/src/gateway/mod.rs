@@ -5,9 +5,11 @@
 //! the hardware address that asked: the gateway keeps no neighbor table and waits for nobody. Only connections for DNS over TCP
 //! outlive a turn.
 //!
-//! What it offers is ARP, neighbor discovery, echo and DNS. Whatever else is sent to one of its addresses is refused at once,
-//! by ICMP or by a reset, so that a client fails instead of waiting; and what is sent to it to be passed on has no route.
-//! Either is a drop with a name. ICMP errors obey RFC 1122 (section 3.2.2) and RFC 4443 (section 2.4), and a limit per port.
+//! What it offers is ARP, neighbor discovery, echo and DNS. What is sent to it to be passed on is set aside for the
+//! [router](crate::router), and so is what is sent to one of its addresses but meant for somebody who is shown by it: the host's
+//! loopback, where the network opens that, or a client of a published port. Whatever else is sent to one of its addresses is
+//! refused at once, by ICMP or by a reset, so that a client fails instead of waiting; that is a drop with a name. ICMP errors
+//! obey RFC 1122 (section 3.2.2) and RFC 4443 (section 2.4), and a limit per port.
 //!
 //! Every frame comes from a guest and may hold anything.
 
@@ -22,24 +24,30 @@ mod tcp;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_nat::icmp_error::Reason;
+use portolan_nat::inside::Zone;
 use portolan_nat::write::Header;
 
 use crate::checksum;
-use crate::command::NetworkSpec;
+use crate::command::{Egress, NetworkSpec};
 use crate::datapath::Shared;
 use crate::drops::DropReason;
 use crate::frame::{Checksum, Frame, FrameIdx};
 use crate::headers::{ETHERNET_LEN, Ip, Layout, TAG_LEN, ethertype, protocol};
 use crate::ids::{MacAddr, Time};
 use crate::port::Port;
+use crate::router::ends;
 use crate::turn::Turn;
-use icmp::Refusal;
+
+pub(crate) use reply::ethernet;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Outcome {
     /// The gateway took it.
     Consumed,
+    /// It is to be routed.
+    Aside(Ip),
     /// It does not concern the gateway.
     Ignored,
     /// It ends here, by that name.
@@ -59,19 +67,20 @@ pub(crate) struct Asker<'a> {
 /// The gateway of one network.
 #[derive(Debug)]
 pub struct Gateway {
+    zone: Zone,
     mac: MacAddr,
     v4: Vec<Ipv4Net>,
     v6: Vec<Ipv6Net>,
     /// Where it has any IPv6 address.
     link_local: Option<Ipv6Addr>,
     mtu: usize,
+    egress: Egress,
 }
 
 /// One frame on its way through the gateway, and all it may touch.
 struct Call<'c, 't, 'f> {
     gateway: &'c Gateway,
     asker: Asker<'c>,
-    layout: &'c Layout,
     turn: &'c mut Turn<'t, 'f>,
     shared: &'c mut Shared,
     now: Time,
@@ -81,11 +90,13 @@ impl Gateway {
     /// The gateway that `spec` describes.
     pub fn new(spec: &NetworkSpec) -> Gateway {
         let mut gateway = Gateway {
+            zone: Zone(spec.id.0),
             mac: spec.mac,
             v4: Vec::new(),
             v6: Vec::new(),
             link_local: None,
             mtu: usize::from(spec.mtu),
+            egress: spec.egress,
         };
         for net in &spec.gateways {
             match *net {
@@ -115,11 +126,34 @@ impl Gateway {
         if !self.concerns(layout, frame) {
             return Outcome::Ignored;
         }
-        let mut call = Call { gateway: self, asker, layout, turn, shared, now };
-        match call.run() {
-            Ok(()) => Outcome::Consumed,
-            Err(reason) => Outcome::Dropped(reason),
-        }
+        let mut call = Call { gateway: self, asker, turn, shared, now };
+        call.run(layout).unwrap_or_else(Outcome::Dropped)
+    }
+
+    /// Tells the sender of a packet, which was set aside, why it goes no further. Returns what it counts as: `drop`, unless it
+    /// could not be told.
+    #[expect(clippy::too_many_arguments, reason = "all that an answer is made of")]
+    pub(crate) fn refuse(
+        &self,
+        asker: Asker<'_>,
+        ip: &Ip,
+        why: (Reason, DropReason),
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+        now: Time,
+    ) -> DropReason {
+        Call { gateway: self, asker, turn, shared, now }.refuse(ip, why.0, why.1)
+    }
+
+    /// Its addresses, each with the prefix of its subnet.
+    pub(crate) fn nets(&self) -> impl Iterator<Item = IpNet> {
+        let v4 = self.v4.iter().copied().map(IpNet::V4);
+        v4.chain(self.v6.iter().copied().map(IpNet::V6))
+    }
+
+    /// What leads out through it.
+    pub(crate) fn egress(&self) -> Egress {
+        self.egress
     }
 
     /// Whether the frame is for the gateway to look at. It belongs to no VLAN; a tag that only gives a priority makes no
@@ -152,15 +186,24 @@ impl Gateway {
         self.link_local == Some(address) || self.v6.iter().any(|net| net.addr() == address)
     }
 
-    fn has(&self, address: IpAddr) -> bool {
+    /// Whether an address is one of its own.
+    pub(crate) fn has(&self, address: IpAddr) -> bool {
         match address {
             IpAddr::V4(v4) => self.has_v4(v4),
             IpAddr::V6(v6) => self.has_v6(v6),
         }
     }
 
+    /// Whether an address lies in one of its subnets.
+    pub(crate) fn is_near(&self, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => self.v4.iter().any(|net| net.contains(&v4)),
+            IpAddr::V6(v6) => self.v6.iter().any(|net| net.contains(&v6)),
+        }
+    }
+
     /// Which of its addresses speaks to `peer`; none where it has none of that family.
-    fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
+    pub(crate) fn address_towards(&self, peer: IpAddr) -> Option<IpAddr> {
         match peer {
             IpAddr::V4(peer) => {
                 let near = self.v4.iter().find(|net| net.contains(&peer));
@@ -190,12 +233,12 @@ impl Gateway {
 }
 
 impl Call<'_, '_, '_> {
-    fn run(&mut self) -> Result<(), DropReason> {
-        if self.layout.ethertype == ethertype::ARP {
-            return self.arp();
+    fn run(&mut self, layout: &Layout) -> Result<Outcome, DropReason> {
+        if layout.ethertype == ethertype::ARP {
+            return self.arp(layout).map(|()| Outcome::Consumed);
         }
         let frame = self.turn.frames.get(self.asker.frame);
-        let Some(ip) = self.layout.ip(frame.bytes())? else {
+        let Some(ip) = layout.ip(frame.bytes())? else {
             return Err(DropReason::GatewayUnserved);
         };
         if ip.src.is_ipv4() && checksum::sum(&frame.bytes()[ip.l3..ip.l4]) != 0xffff {
@@ -204,23 +247,46 @@ impl Call<'_, '_, '_> {
         // Neighbor discovery is the one protocol whose source may be unspecified, and its destination a group.
         if ndp::target(&ip, frame.bytes()).is_some() {
             self.verify(&ip)?;
-            return self.ndp(&ip);
+            return self.ndp(&ip).map(|()| Outcome::Consumed);
         }
         if !self.gateway.is_host(ip.src) {
             return Err(DropReason::BadSource);
         }
-        if !self.gateway.has(ip.dst) {
-            return Err(self.refuse(&ip, Refusal::NoRoute));
+        if self.shared.sockets.is_none() && !self.gateway.has(ip.dst) {
+            return Err(self.refuse(&ip, Reason::Net, DropReason::NoRoute));
         }
+        if !self.gateway.has(ip.dst) || self.stands_for_another(&ip) {
+            return Ok(Outcome::Aside(ip));
+        }
+        self.serve(&ip).map(|()| Outcome::Consumed)
+    }
+
+    /// Takes a packet to one of the gateway's addresses.
+    fn serve(&mut self, ip: &Ip) -> Result<(), DropReason> {
         if ip.is_fragment() {
             return Err(DropReason::GatewayFragment);
         }
         match (ip.protocol, ip.src) {
-            (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => self.echo(&ip),
-            (protocol::UDP, _) => self.udp(&ip),
-            (protocol::TCP, _) => self.tcp(&ip),
-            _ => Err(self.refuse(&ip, Refusal::Protocol)),
+            (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => self.echo(ip),
+            (protocol::UDP, _) => self.udp(ip),
+            (protocol::TCP, _) => self.tcp(ip),
+            _ => Err(self.refuse(ip, Reason::Protocol, DropReason::GatewayUnserved)),
         }
+    }
+
+    /// Whether the gateway's address, which the packet is for, stands for somebody whom a socket leads to. Names are always
+    /// the gateway's own business. A later fragment says nothing of its port; whoever puts it together with the first decides.
+    fn stands_for_another(&self, ip: &Ip) -> bool {
+        let Some(sockets) = &self.shared.sockets else { return false };
+        if !matches!(ip.protocol, protocol::TCP | protocol::UDP) {
+            return icmp::is_error(ip, self.bytes());
+        }
+        let Some((transport, inside, outside)) = ends(ip, self.bytes()) else {
+            return !ip.has_transport();
+        };
+        let opened = self.gateway.egress.host_access && !self.gateway.egress.internal;
+        let wanted = || opened || sockets.has(transport, self.gateway.zone, inside, outside);
+        outside.port() != dns::PORT && (ip.is_fragment() || wanted())
     }
 
     /// The bytes of the frame in question.

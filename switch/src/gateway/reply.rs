@@ -27,7 +27,7 @@ impl Packet {
 }
 
 /// Writes an Ethernet header.
-pub(super) fn ethernet(frame: &mut [u8], dst: MacAddr, src: MacAddr, kind: u16) {
+pub(crate) fn ethernet(frame: &mut [u8], dst: MacAddr, src: MacAddr, kind: u16) {
     frame[..6].copy_from_slice(&dst.0);
     frame[6..12].copy_from_slice(&src.0);
     frame[12..14].copy_from_slice(&kind.to_be_bytes());
