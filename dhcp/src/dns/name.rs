@@ -70,6 +70,42 @@ impl Folded {
         &self.starts
     }
 
+    /// Where `domain`, folded, begins in this name, if this is it or below it.
+    pub(super) fn below(&self, domain: &[u8]) -> Option<usize> {
+        let apex = self.octets.len().checked_sub(domain.len())?;
+        let aligned = self.starts.contains(&apex);
+        (aligned && self.octets.get(apex..) == Some(domain)).then_some(apex)
+    }
+
+    /// The prefix that a reverse name stands for, by address and length: one address where all its labels are there, and
+    /// also where more stand before them.
+    pub(super) fn reversed_prefix(&self) -> Option<(IpAddr, u8)> {
+        let labels = |apex: usize| {
+            let before = self.starts.iter().rev().filter(move |&&start| start < apex);
+            before.map_while(|&start| {
+                let len = usize::from(*self.octets.get(start)?);
+                str::from_utf8(self.octets.get(start + 1..start + 1 + len)?).ok()
+            })
+        };
+        if let Some(apex) = self.below(b"\x07in-addr\x04arpa") {
+            let mut address = [0; 4];
+            let octets = labels(apex).map_while(|label| label.parse().ok());
+            let count = address.iter_mut().zip(octets).map(|(to, octet)| *to = octet).count();
+            return Some((Ipv4Addr::from(address).into(), u8::try_from(count * 8).ok()?));
+        }
+        let apex = self.below(b"\x03ip6\x04arpa")?;
+        let digits = labels(apex).map_while(|label| match label.len() {
+            1 => u128::from_str_radix(label, 16).ok(),
+            _ => None,
+        });
+        let (mut address, mut len) = (0u128, 0);
+        for digit in digits.take(32) {
+            len += 4;
+            address |= digit << (128 - len);
+        }
+        Some((Ipv6Addr::from(address).into(), u8::try_from(len).ok()?))
+    }
+
     /// The address whose reverse name this is (RFC 1035, section 3.5; RFC 3596, section 2.5); `None` for every other
     /// name, one that covers a range of addresses included.
     pub(super) fn reversed_address(&self) -> Option<IpAddr> {
@@ -168,6 +204,30 @@ mod tests {
         assert_eq!(v4(&nibbles), Some("fd00::1".parse().unwrap()));
         assert_eq!(v4(&nibbles.replacen("1.", "g.", 1)), None);
         assert_eq!(v4(&nibbles.replacen("1.", "11.", 1)), None);
+    }
+
+    #[test]
+    fn a_reverse_name_stands_for_a_prefix_whatever_stands_before_it() {
+        let prefix = |text: &str| folded(text).reversed_prefix();
+        let v4 = |text: &str, len| Some((text.parse().unwrap(), len));
+        assert_eq!(prefix("4.3.20.10.in-addr.arpa"), v4("10.20.3.4", 32));
+        assert_eq!(prefix("_x.4.3.20.10.in-addr.arpa"), v4("10.20.3.4", 32));
+        assert_eq!(prefix("20.10.IN-ADDR.arpa"), v4("10.20.0.0", 16));
+        assert_eq!(prefix("x.10.in-addr.arpa"), v4("10.0.0.0", 8));
+        assert_eq!(prefix("in-addr.arpa"), v4("0.0.0.0", 0));
+        assert_eq!(prefix("0.0.d.f.ip6.arpa"), Some(("fd00::".parse().unwrap(), 16)));
+        assert_eq!(prefix("4.3.2.1.example.com"), None);
+        let whole = format!("x.{}{}", "1.".to_owned() + &"0.".repeat(27), "0.0.d.f.ip6.arpa");
+        assert_eq!(prefix(&whole), Some(("fd00::1".parse().unwrap(), 128)));
+    }
+
+    #[test]
+    fn a_name_is_below_a_domain_at_a_label_only() {
+        let below = |text: &str| folded(text).below(b"\x05local");
+        assert_eq!(below("local"), Some(0));
+        assert_eq!(below("printer.Local"), Some(8));
+        assert_eq!(below("nonlocal"), None);
+        assert_eq!(below("a.local.b"), None);
     }
 
     #[test]

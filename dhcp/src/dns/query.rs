@@ -22,6 +22,7 @@ use hickory_proto::serialize::binary::{DecodeError, EncodedSize};
 use rand::Rng;
 use rand::seq::SliceRandom;
 
+use super::forward::Outward;
 use super::name::Folded;
 use super::zone::{Directory, Finding, HostKey};
 
@@ -86,19 +87,33 @@ enum Body<'a> {
     },
 }
 
-/// Answers one query as `asker` may see the names of `directory`.
+/// What is to be done about a query.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Reaction {
+    /// Send this.
+    Reply(Vec<u8>),
+    /// Somebody else may know: ask there, or send the refusal.
+    Elsewhere {
+        /// What to ask.
+        question: Outward,
+        /// The reply where nobody may be asked.
+        refusal: Vec<u8>,
+    },
+}
+
+/// Answers one query as `asker` may see the names of `directory`, where it can be answered from there.
 ///
 /// `None` when nothing is to be sent: noise too short for a header, a response, no question, or a `transport` too
 /// narrow for even the question. Whatever else cannot be answered gets an error code: FORMERR for a malformed query or
-/// several questions, NOTIMP for another opcode, BADVERS for an EDNS version above 0, REFUSED for names and classes
-/// that are not ours. `random` orders the addresses of a shared name.
-pub fn answer(
+/// several questions, NOTIMP for another opcode, BADVERS for an EDNS version above 0, REFUSED for classes and types that
+/// are not served. `random` orders the addresses of a shared name.
+pub fn react(
     directory: &Directory,
     asker: HostKey,
     query: &[u8],
     transport: Transport,
     random: &mut dyn Rng,
-) -> Option<Vec<u8>> {
+) -> Option<Reaction> {
     let mut decoder = BinDecoder::new(query);
     let header = Header::read(&mut decoder).ok()?;
     if header.message_type == MessageType::Response {
@@ -116,6 +131,7 @@ pub fn answer(
     let Ok(question) = Query::read(&mut decoder) else {
         return reply.fail(ResponseCode::FormErr);
     };
+    let question_end = decoder.index();
     reply.question = Some(&question);
     let Ok(extension) = read_records(&mut decoder, &header.counts) else {
         return reply.fail(ResponseCode::FormErr);
@@ -127,10 +143,31 @@ pub fn answer(
     if question.query_class != DNSClass::IN || is_unserved(question.query_type) {
         return reply.fail(ResponseCode::Refused);
     }
-    let (code, body) = resolve(directory, asker, &question, random);
-    reply.metadata.authoritative = code != ResponseCode::Refused;
+    let Some((code, body)) = resolve(directory, asker, &question, random) else {
+        let limit = usize::from(reply.limit());
+        let Some(question) = Outward::new(query, question_end, limit) else {
+            return reply.fail(ResponseCode::FormErr);
+        };
+        reply.metadata.response_code = ResponseCode::Refused;
+        let refusal = reply.write(&Body::Nothing).ok()?;
+        return Some(Reaction::Elsewhere { question, refusal });
+    };
+    reply.metadata.authoritative = true;
     reply.metadata.response_code = code;
-    reply.write(&body).ok()
+    reply.write(&body).ok().map(Reaction::Reply)
+}
+
+/// As [`react`] where nobody else may be asked: names that are not ours are REFUSED.
+pub fn answer(
+    directory: &Directory,
+    asker: HostKey,
+    query: &[u8],
+    transport: Transport,
+    random: &mut dyn Rng,
+) -> Option<Vec<u8>> {
+    match react(directory, asker, query, transport, random)? {
+        Reaction::Reply(reply) | Reaction::Elsewhere { refusal: reply, .. } => Some(reply),
+    }
 }
 
 /// Whether a type asks for something other than the records of one name: transfers and the like (RFC 6895, section
@@ -144,7 +181,7 @@ fn resolve<'a>(
     asker: HostKey,
     question: &Query,
     random: &mut dyn Rng,
-) -> (ResponseCode, Body<'a>) {
+) -> Option<(ResponseCode, Body<'a>)> {
     let name = Folded::new(question.name.iter());
     let kind = question.query_type;
     if let Some(address) = name.reversed_address()
@@ -152,19 +189,21 @@ fn resolve<'a>(
     {
         let asked = matches!(kind, RecordType::PTR | RecordType::ANY);
         let body = if asked { Body::Pointer(target) } else { Body::Negative { apex: 0 } };
-        return (ResponseCode::NoError, body);
+        return Some((ResponseCode::NoError, body));
     }
-    match directory.find(asker, &name) {
-        Finding::Hosts { zone, holders, apex } => {
-            let addresses = choose(zone.addresses(holders), kind, random);
-            let none = addresses.is_empty();
-            let body = if none { Body::Negative { apex } } else { Body::Addresses(addresses) };
-            (ResponseCode::NoError, body)
-        }
+    let mut have = |addresses: Vec<IpAddr>, apex| {
+        let addresses = choose(addresses, kind, random);
+        let none = addresses.is_empty();
+        let body = if none { Body::Negative { apex } } else { Body::Addresses(addresses) };
+        (ResponseCode::NoError, body)
+    };
+    Some(match directory.find(asker, &name) {
+        Finding::Hosts { zone, holders, apex } => have(zone.addresses(holders), apex),
+        Finding::Machine { addresses, apex } => have(addresses.to_vec(), apex),
         Finding::Empty { apex } => (ResponseCode::NoError, Body::Negative { apex }),
         Finding::Missing { apex } => (ResponseCode::NXDomain, Body::Negative { apex }),
-        Finding::Elsewhere => (ResponseCode::Refused, Body::Nothing),
-    }
+        Finding::Elsewhere => return None,
+    })
 }
 
 /// The addresses to answer with: those of the type asked for, in random order. ANY gets one type only, the least an
@@ -257,9 +296,9 @@ impl<'a> Reply<'a> {
     }
 
     /// The reply that only says why there is no answer.
-    fn fail(mut self, code: ResponseCode) -> Option<Vec<u8>> {
+    fn fail(mut self, code: ResponseCode) -> Option<Reaction> {
         self.metadata.response_code = code;
-        self.write(&Body::Nothing).ok()
+        self.write(&Body::Nothing).ok().map(Reaction::Reply)
     }
 
     /// How large the reply may be, in bytes.

@@ -6,16 +6,31 @@
 //!
 //! Names and domains may both contain dots, so a name is tried in all its readings, as Docker does: `a.b.c` as a whole
 //! in every zone of the view, then `a.b` in a zone `c`, then `a` in a zone `b.c`. The first zone that knows the name
-//! wins; zones are never united. A name that nobody has is missing for certain when it lies below the domain of a zone
-//! in view, and when it is a single label: neither ever leaves the machine. All else is somebody else's to answer.
+//! wins; zones are never united. A name that nobody has is missing for certain when it lies below the domain of any
+//! zone, in view or not, when it is a single label, when it is kept from the world's servers by rule, and when it is the
+//! reverse name of an address of a zone's prefixes: none of these ever leaves the machine. All else is somebody else's
+//! to answer, where a zone in view leads out.
+//!
+//! Of the names below `portolan.internal` there is one: `host`, which stands for the machine the networks are on, and is
+//! known to those who see a zone that gives access to it.
 //!
 //! Zones are told of hosts and views by the control side. Keys are its own; a view may mention a zone that does not
 //! exist (yet, or any more) and is then as if it did not mention it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use super::name::{Folded, join, wire_form};
+
+/// The domain of names that Portolan itself gives, folded wire form.
+const OWN_DOMAIN: &[u8] = b"\x08portolan\x08internal";
+
+/// The name of the machine below it.
+const MACHINE: &[u8] = b"\x04host";
+
+/// Domains that no resolver of the world knows, and that say what is looked for to whoever is asked (RFC 6761, RFC 6762,
+/// RFC 7686).
+const KEPT: [&[u8]; 4] = [b"\x05local", b"\x09localhost", b"\x07invalid", b"\x05onion"];
 
 /// A network, as the caller numbers them.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
@@ -25,11 +40,23 @@ pub struct ZoneKey(pub u32);
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]
 pub struct HostKey(pub u32);
 
+/// Prefixes whose addresses mean another machine to everybody who is asked for their names (RFC 6303, section 4).
+const NEAR: [(IpAddr, u8); 6] = [
+    (IpAddr::V4(Ipv4Addr::UNSPECIFIED), 8),
+    (IpAddr::V4(Ipv4Addr::LOCALHOST), 8),
+    (IpAddr::V4(Ipv4Addr::new(169, 254, 0, 0)), 16),
+    (IpAddr::V6(Ipv6Addr::UNSPECIFIED), 128),
+    (IpAddr::V6(Ipv6Addr::LOCALHOST), 128),
+    (IpAddr::V6(Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 0)), 10),
+];
+
 /// All zones and all views of the daemon.
 #[derive(Debug, Default)]
 pub struct Directory {
     zones: BTreeMap<ZoneKey, Zone>,
     views: BTreeMap<HostKey, Vec<ZoneKey>>,
+    /// The folded domains of all zones, and how many zones have each.
+    domains: BTreeMap<Box<[u8]>, usize>,
 }
 
 /// The names and addresses of one network.
@@ -45,6 +72,18 @@ pub(super) struct Zone {
     /// Folded name to all who share it.
     names: BTreeMap<Box<[u8]>, BTreeSet<HostKey>>,
     addresses: BTreeMap<IpAddr, BTreeSet<HostKey>>,
+    outlook: Outlook,
+}
+
+/// What a zone says of the world around it.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Outlook {
+    /// Whether names that are not ours may be asked for elsewhere.
+    pub leads_out: bool,
+    /// The prefixes of its addresses, by address and length.
+    pub prefixes: Vec<(IpAddr, u8)>,
+    /// By which addresses the machine itself is reached; none where it is not.
+    pub machine: Vec<IpAddr>,
 }
 
 /// One host of a zone.
@@ -62,6 +101,8 @@ struct Host {
 pub(super) enum Finding<'a> {
     /// These hosts of this zone have the name.
     Hosts { zone: &'a Zone, holders: &'a BTreeSet<HostKey>, apex: usize },
+    /// It is the machine's own.
+    Machine { addresses: &'a [IpAddr], apex: usize },
     /// The name exists and has nothing of its own.
     Empty { apex: usize },
     /// Nobody has the name, and nobody elsewhere can.
@@ -82,12 +123,31 @@ impl Directory {
         let wire = domain.and_then(wire_form);
         let folded_domain = wire.as_ref().map(|wire| wire.to_ascii_lowercase().into_boxed_slice());
         let named = domain.is_some();
+        self.remove_zone(zone);
+        if let Some(domain) = &folded_domain {
+            *self.domains.entry(domain.clone()).or_default() += 1;
+        }
         self.zones.insert(zone, Zone { named, domain: wire, folded_domain, ..Zone::default() });
+    }
+
+    /// Says what a zone's surroundings are; until then it leads nowhere. Without such a zone nothing happens.
+    pub fn set_outlook(&mut self, zone: ZoneKey, outlook: Outlook) {
+        if let Some(zone) = self.zones.get_mut(&zone) {
+            zone.outlook = outlook;
+        }
     }
 
     /// Removes a zone with its hosts.
     pub fn remove_zone(&mut self, zone: ZoneKey) {
-        self.zones.remove(&zone);
+        let domain = self.zones.remove(&zone).and_then(|zone| zone.folded_domain);
+        if let Some(domain) = domain
+            && let Some(count) = self.domains.get_mut(&domain)
+        {
+            *count -= 1;
+            if *count == 0 {
+                self.domains.remove(&domain);
+            }
+        }
     }
 
     /// Sets all names and addresses a host has in a zone, in place of those it had there. Its addresses lead back to
@@ -123,14 +183,27 @@ impl Directory {
         self.views.remove(&host);
     }
 
-    /// The zones in view that have names, most important first.
-    fn view(&self, asker: HostKey) -> impl Iterator<Item = &Zone> {
+    /// The zones in view, most important first.
+    fn seen(&self, asker: HostKey) -> impl Iterator<Item = &Zone> {
         let keys = self.views.get(&asker).map_or(&[][..], Vec::as_slice);
-        keys.iter().filter_map(|key| self.zones.get(key)).filter(|zone| zone.named)
+        keys.iter().filter_map(|key| self.zones.get(key))
+    }
+
+    /// Those of them that have names.
+    fn view(&self, asker: HostKey) -> impl Iterator<Item = &Zone> {
+        self.seen(asker).filter(|zone| zone.named)
+    }
+
+    /// Whether a host may have others asked for it: whether a zone in its view leads out.
+    pub fn leads_out(&self, asker: HostKey) -> bool {
+        self.seen(asker).any(|zone| zone.outlook.leads_out)
     }
 
     /// What `name` means to `asker`.
     pub(super) fn find(&self, asker: HostKey, name: &Folded) -> Finding<'_> {
+        if let Some(apex) = name.below(OWN_DOMAIN) {
+            return self.find_own(asker, name, apex);
+        }
         for zone in self.view(asker) {
             if let Some(holders) = zone.names.get(name.whole()) {
                 return Finding::Hosts { zone, holders, apex: name.root() };
@@ -153,8 +226,39 @@ impl Directory {
         }
         match name.starts() {
             [_] => Finding::Missing { apex: name.root() },
-            _ => Finding::Elsewhere,
+            _ => self.kept_apex(name).map_or(Finding::Elsewhere, |apex| Finding::Missing { apex }),
         }
+    }
+
+    fn find_own(&self, asker: HostKey, name: &Folded, apex: usize) -> Finding<'_> {
+        match name.whole().get(..apex) {
+            Some([]) => Finding::Empty { apex },
+            Some(MACHINE) => {
+                let mut machines = self.seen(asker).map(|zone| &zone.outlook.machine[..]);
+                match machines.find(|addresses| !addresses.is_empty()) {
+                    Some(addresses) => Finding::Machine { addresses, apex },
+                    None => Finding::Missing { apex },
+                }
+            }
+            _ => Finding::Missing { apex },
+        }
+    }
+
+    /// Where, in a name that nobody in view has, that begins for which nobody elsewhere is asked.
+    fn kept_apex(&self, name: &Folded) -> Option<usize> {
+        let kept = KEPT.iter().find_map(|domain| name.below(domain));
+        let of_others = || {
+            let mut starts = name.starts().iter().copied();
+            starts.find(|&apex| self.domains.contains_key(&name.whole()[apex..]))
+        };
+        let of_prefixes = || {
+            let (address, len) = name.reversed_prefix()?;
+            let prefixes = self.zones.values().flat_map(|zone| &zone.outlook.prefixes);
+            let within = |(net, bits): &(IpAddr, u8)| *bits <= len && covers(*net, *bits, address);
+            let ours = NEAR.iter().chain(prefixes).any(within);
+            ours.then_some(0)
+        };
+        kept.or_else(of_others).or_else(of_prefixes)
     }
 
     /// The name in wire form that `address` leads back to, in the first zone in view where it does.
@@ -206,6 +310,19 @@ impl Zone {
             forget(&mut self.addresses, address, key);
         }
     }
+}
+
+/// Whether `address` lies in the prefix of `len` bits of `net`.
+fn covers(net: IpAddr, len: u8, address: IpAddr) -> bool {
+    let (bits, width) = match (net, address) {
+        (IpAddr::V4(net), IpAddr::V4(address)) => {
+            (u128::from(net.to_bits() ^ address.to_bits()), 32)
+        }
+        (IpAddr::V6(net), IpAddr::V6(address)) => (net.to_bits() ^ address.to_bits(), 128),
+        _ => return false,
+    };
+    let rest = u32::saturating_sub(width, len.into());
+    bits.checked_shr(rest).unwrap_or(0) == 0
 }
 
 /// Takes `host` out of the set under `key`, and the set out of the index when it is empty.

@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use super::{ANSWERS_MAX, OFFERED_UDP_SIZE, TTL_SECONDS, Transport, answer};
-use crate::dns::zone::{Directory, HostKey, ZoneKey};
+use super::{ANSWERS_MAX, OFFERED_UDP_SIZE, Reaction, TTL_SECONDS, Transport, answer, react};
+use crate::dns::zone::{Directory, HostKey, Outlook, ZoneKey};
 
 const APP: ZoneKey = ZoneKey(1);
 const OTHER: ZoneKey = ZoneKey(2);
@@ -168,7 +168,8 @@ fn dns_never_unites_networks_for_the_other_family() {
 #[test]
 fn dns_keeps_networks_out_of_view_apart() {
     assert_negative(&ask(WEB, "only", RecordType::A), ResponseCode::NXDomain, ".");
-    assert_code(&ask(WEB, "only.other", RecordType::A), ResponseCode::Refused);
+    let foreign = ask(WEB, "only.other", RecordType::A);
+    assert_negative(&foreign, ResponseCode::NXDomain, "other.");
     assert_answer(&ask(BOTH, "only.other", RecordType::A), &["172.19.0.2"]);
 }
 
@@ -332,7 +333,7 @@ fn dns_forgets_a_removed_host_at_once() {
     assert_code(&gone, ResponseCode::Refused);
     all.remove_view(BOTH);
     let gone = exchange(&all, BOTH, &query("db.other", RecordType::A), UDP);
-    assert_code(&gone, ResponseCode::Refused);
+    assert_negative(&gone, ResponseCode::NXDomain, "other.");
 }
 
 #[test]
@@ -691,4 +692,75 @@ proptest! {
         all.remove_host(APP, DB);
         all.add_zone(APP, Some("app"));
     }
+}
+
+/// Whether a question is one for others.
+fn is_elsewhere(all: &Directory, asker: HostKey, name: &str, kind: RecordType) -> bool {
+    let asking = query(name, kind).to_vec().unwrap();
+    let reaction = react(all, asker, &asking, UDP, &mut ChaCha8Rng::seed_from_u64(1));
+    matches!(reaction, Some(Reaction::Elsewhere { .. }))
+}
+
+#[test]
+fn dns_lets_no_name_out_that_is_ours_or_nobodys() {
+    let mut all = directory();
+    let prefixes = addresses(&["172.18.0.0", "fd00:1::"]).into_iter().zip([16, 64]).collect();
+    all.set_outlook(OTHER, Outlook { leads_out: true, prefixes, ..Outlook::default() });
+    for name in [
+        "db",
+        "nobody.app",
+        "a.b.other",
+        "c9.net1.BR.net1",
+        "printer.local",
+        "app.localhost",
+        "x.invalid",
+        "abc.onion",
+        "portolan.internal",
+        "gateway.portolan.internal",
+        "host.portolan.internal",
+        "a.host.portolan.internal",
+    ] {
+        assert!(!is_elsewhere(&all, WEB, name, RecordType::A), "{name}");
+        let code = exchange(&all, WEB, &query(name, RecordType::A), UDP).metadata.response_code;
+        assert!(matches!(code, ResponseCode::NoError | ResponseCode::NXDomain), "{name}: {code}");
+    }
+    for name in [
+        "7.0.0.127.in-addr.arpa",
+        "9.0.18.172.in-addr.arpa",
+        "18.172.in-addr.arpa",
+        "_x.9.0.18.172.in-addr.arpa",
+    ] {
+        assert!(!is_elsewhere(&all, WEB, name, RecordType::PTR), "{name}");
+    }
+    for name in
+        ["9.0.19.172.in-addr.arpa", "172.in-addr.arpa", "db.apps", "www.example.com", "net1.com"]
+    {
+        assert!(is_elsewhere(&all, WEB, name, RecordType::PTR), "{name}");
+    }
+    all.remove_zone(OTHER);
+    assert!(is_elsewhere(&all, WEB, "a.b.other", RecordType::A));
+    assert!(is_elsewhere(&all, WEB, "9.0.18.172.in-addr.arpa", RecordType::PTR));
+}
+
+#[test]
+fn dns_knows_the_machine_where_a_network_opens_it() {
+    let mut all = directory();
+    let name = "Host.portolan.internal";
+    assert_negative(
+        &exchange(&all, WEB, &query(name, RecordType::A), UDP),
+        ResponseCode::NXDomain,
+        "portolan.internal.",
+    );
+    let machine = addresses(&["172.18.0.1", "fd00:1::1"]);
+    all.set_outlook(APP, Outlook { machine, ..Outlook::default() });
+    for (asker, kind, address) in
+        [(WEB, RecordType::A, "172.18.0.1"), (BOTH, RecordType::AAAA, "fd00:1::1")]
+    {
+        assert_answer(&exchange(&all, asker, &query(name, kind), UDP), &[address]);
+    }
+    let mx = exchange(&all, WEB, &query(name, RecordType::MX), UDP);
+    assert_negative(&mx, ResponseCode::NoError, "portolan.internal.");
+    let hidden = exchange(&all, PLAIN, &query(name, RecordType::A), UDP);
+    assert_negative(&hidden, ResponseCode::NXDomain, "portolan.internal.");
+    assert!(!all.leads_out(WEB));
 }
