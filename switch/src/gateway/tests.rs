@@ -441,7 +441,7 @@ fn a_gateway_without_addresses_answers_nobody() {
         gateways: vec![],
         mtu: 1500,
         guard: true,
-        egress: crate::command::Egress::default(),
+        egress: Egress::default(),
     }));
     bench.port(1, 0);
     assert_eq!(bench.send(1, ask_arp(MacAddr::BROADCAST, v4(1), GATEWAY_V4)), vec![]);
