@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use portolan_switch::command::{Answer, Command, Event, Query};
 use portolan_switch::ids::PortId;
-use portolan_switch::io::{Dataplane, Down, Handle, Port, Up};
+use portolan_switch::io::{Dataplane, Down, Features, Handle, Port, Up};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long the dataplane may take over an answer: it answers between two batches.
@@ -19,6 +19,8 @@ pub enum News {
     Event(Event),
     /// The port's wire is gone.
     Died(PortId, String),
+    /// A published port's socket could not be served, and is closed.
+    Unserved(String),
     /// So many events were lost.
     Lost(u64),
 }
@@ -43,7 +45,8 @@ impl Plane {
     pub fn start(seed: u64) -> std::io::Result<(Arc<Plane>, mpsc::UnboundedReceiver<News>)> {
         let come = Arc::new(Notify::new());
         let notify = Arc::clone(&come);
-        let handle = Dataplane::spawn(seed, Box::new(move || notify.notify_one()))?;
+        let handle =
+            Dataplane::spawn(seed, Features::probe(), Box::new(move || notify.notify_one()))?;
         let plane =
             Arc::new(Plane { handle, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(0) });
         let (tell, news) = mpsc::unbounded_channel();
@@ -116,6 +119,7 @@ impl Plane {
             Up::Died { port, error } => Some(News::Died(port, error)),
             Up::Lost(count) => Some(News::Lost(count)),
             Up::Unlistened(_) => None,
+            Up::Unserved { error, .. } => Some(News::Unserved(error)),
             Up::Closed(id, port) => {
                 if let Some(give) = self.waiting().ports.remove(&id) {
                     let _ = give.send(port);

@@ -131,6 +131,7 @@ async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
                 let daemon = Arc::clone(&daemon);
                 tokio::spawn(async move { daemon.port_died(port, &why).await });
             }
+            News::Unserved(why) => say(format_args!("a published port is not served: {why}")),
             News::Lost(count) => say(format_args!("{count} events of the dataplane were lost")),
             News::Event(_) => {}
         }

@@ -1,28 +1,36 @@
 //! The loop that moves frames: `Dataplane::run`.
 //!
 //! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
-//! side; serve each ready port in turn with a bounded batch, from receipt to sending; fire the core's timers if they are due;
-//! hand up what is to be told. There is no queue between receiving and sending, and no tick: with nothing due, the loop
-//! sleeps for ever.
+//! side; serve each ready port in turn with a bounded batch, from receipt to sending; serve a bounded number of the host's
+//! sockets that have news, each with an arena of frames; fire the core's timers if they are due; hand up what is to be told.
+//! There is no queue between receiving and sending, and no tick: with nothing due, the loop sleeps for ever.
 //!
-//! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and as long as the
-//! list is not empty the loop does not sleep.
+//! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and a socket in its
+//! own list until the core has no more to do for it; as long as either list is not empty the loop does not sleep.
+//!
+//! Sockets of publications come from the control side ([`Down::Listen`]) and are closed when it says so; all others the core
+//! opens and closes itself.
 //!
 //! A port whose descriptor reports an error is served to the end of its ring first; then it is asked whether its device is
 //! gone or merely down. The kernel reports a device's end once, as it goes down, and only later forgets it: so a port that
 //! was down is asked again, ever more seldom and for two seconds or so. A device that goes after a longer time down is seen by
 //! the control side, or by the next frame sent to it.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::time::Duration;
 
+use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
+use portolan_nat::sockets::PublicationId;
+use portolan_nat::sockets::host::{Host, Ready, SocketId};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::clock;
-use super::neck::{Down, Handle, Neck, Up};
+use super::host::{Features, HostSockets, socket_of};
+use super::neck::{Door, Down, Handle, Neck, Up};
 use super::packet::BATCH_MAX;
 use super::port_io::{Port, Tx, settle_tag};
 use crate::datapath::Datapath;
@@ -38,7 +46,10 @@ const MESSAGES_MAX: usize = 64;
 /// Readiness reports fetched at once. More wait in the kernel.
 const READY_MAX: usize = 256;
 
-/// Room for the frames that the core makes in one turn.
+/// Sockets served in one pass, so that ports do not wait long.
+const SOCKETS_MAX: usize = 32;
+
+/// Room for the frames that the core makes in one turn: several superframes.
 const ARENA_BYTES: usize = 256 * 1024;
 
 /// How soon a port that reported an error is asked again whether its device is gone; each time after that, twice as long.
@@ -79,6 +90,11 @@ pub struct Dataplane {
     doubts: Vec<Doubt>,
     /// Ports that could not be sent to in this pass because their device is not there.
     absent: Vec<PortId>,
+    sockets: HostSockets,
+    /// Sockets of publications.
+    doors: BTreeMap<PublicationId, Vec<SocketId>>,
+    /// Ports take trains of datagrams as one frame.
+    uso: bool,
     poll: Poll,
     neck: Neck,
     outbox: Outbox,
@@ -90,8 +106,13 @@ pub struct Dataplane {
 impl Dataplane {
     /// Starts a dataplane on a thread of its own. The seed is all the randomness it will ever have. `notify` is called on
     /// that thread whenever something has come up; it must not block.
-    pub fn spawn(seed: u64, notify: Box<dyn Fn() + Send>) -> io::Result<Handle> {
+    pub fn spawn(
+        seed: u64,
+        features: Features,
+        notify: Box<dyn Fn() + Send>,
+    ) -> io::Result<Handle> {
         let poll = Poll::new()?;
+        let sockets = HostSockets::new(poll.registry().try_clone()?, features);
         let waker = Waker::new(poll.registry(), WAKER)?;
         Handle::spawn(waker, notify, move |neck| {
             let dataplane = Dataplane {
@@ -101,6 +122,9 @@ impl Dataplane {
                 ready: Vec::new(),
                 doubts: Vec::new(),
                 absent: Vec::new(),
+                sockets,
+                doors: BTreeMap::new(),
+                uso: features.uso,
                 poll,
                 neck,
                 outbox: Outbox::default(),
@@ -126,6 +150,9 @@ impl Dataplane {
             for port in batch.drain(..) {
                 self.serve(port, now);
             }
+            for _ in 0..self.sockets.waiting().min(SOCKETS_MAX) {
+                self.serve_socket(now);
+            }
             self.fire_timers(now);
             self.recheck(now);
             self.report();
@@ -134,13 +161,14 @@ impl Dataplane {
 
     /// Waits for readiness, a message or a timer, as long as none is there already.
     fn sleep(&mut self, events: &mut Events) {
-        let timeout = if !self.ready.is_empty() || !self.neck.may_sleep() {
-            Some(Duration::ZERO)
-        } else {
-            let doubts = self.doubts.iter().map(|doubt| doubt.due);
-            let due = doubts.chain(self.core.poll_timeout()).min();
-            due.map(|due| due.since(clock::now()))
-        };
+        let timeout =
+            if !self.ready.is_empty() || self.sockets.waiting() > 0 || !self.neck.may_sleep() {
+                Some(Duration::ZERO)
+            } else {
+                let doubts = self.doubts.iter().map(|doubt| doubt.due);
+                let due = doubts.chain(self.core.poll_timeout()).min();
+                due.map(|due| due.since(clock::now()))
+            };
         let polled = self.poll.poll(events, timeout);
         self.neck.awake();
         match polled {
@@ -149,6 +177,10 @@ impl Dataplane {
             Err(error) => panic!("waiting for frames: {error}"),
         }
         for event in events.iter().filter(|event| event.token() != WAKER) {
+            if let Some(socket) = socket_of(event.token()) {
+                self.sockets.tell(socket, readiness(event));
+                continue;
+            }
             let id = PortId(event.token().0 as u32);
             if event.is_error() {
                 // Whatever was known of it before, it is asked from the start.
@@ -175,8 +207,8 @@ impl Dataplane {
                 None => break,
                 Some(Down::Open(id, port)) => self.open(id, port),
                 Some(Down::Close(id)) => self.close(id),
-                Some(Down::Listen(..)) => {}
-                Some(Down::Unlisten(id)) => self.neck.hand_up(Up::Unlistened(id)),
+                Some(Down::Listen(id, doors)) => self.listen(id, doors),
+                Some(Down::Unlisten(id)) => self.unlisten(id),
                 Some(Down::Command(command)) => self.core.apply(command, now),
                 Some(Down::Query(number, query)) => {
                     let answer = self.core.query(&query, now);
@@ -203,7 +235,7 @@ impl Dataplane {
             self.tx.resize_with(at + 1, || None);
         }
         assert!(self.rx[at].is_none(), "port {at} is open");
-        self.tx[at] = Some(port.sender());
+        self.tx[at] = Some(port.sender(self.uso));
         self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead: registered.is_err() });
         match registered {
             // What an heir finds in the ring is not reported as new.
@@ -225,6 +257,49 @@ impl Dataplane {
         self.neck.hand_up(Up::Closed(id, rx.port));
     }
 
+    /// Has the sockets of a publication served. One that cannot be is closed, and told of.
+    fn listen(&mut self, id: PublicationId, doors: Vec<Door>) {
+        let open = self.doors.entry(id).or_default();
+        for Door { local, socket } in doors {
+            match self.sockets.adopt(socket) {
+                Ok(socket) => {
+                    open.push(socket);
+                    self.core.listen(id, socket, local);
+                }
+                Err(error) => {
+                    let error = format!("watching {local}: {error}");
+                    self.neck.hand_up(Up::Unserved { publication: id, error });
+                }
+            }
+        }
+    }
+
+    /// Closes the sockets of a publication.
+    fn unlisten(&mut self, id: PublicationId) {
+        for socket in self.doors.remove(&id).unwrap_or_default() {
+            self.sockets.close(socket);
+        }
+        self.neck.hand_up(Up::Unlistened(id));
+    }
+
+    /// One turn of one of the host's sockets: the core reads from it, and what comes of it is sent.
+    fn serve_socket(&mut self, now: Time) {
+        let Some((socket, ready)) = self.sockets.next() else { return };
+        let mut frames = FrameTable::new(&mut self.arena);
+        let mut turn = Turn {
+            frames: &mut frames,
+            outbox: &mut self.outbox,
+            host: &mut self.sockets,
+            random: &mut self.random,
+        };
+        let more = self.core.handle_socket(socket, ready, &mut turn, now);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
+        if more {
+            // What there was to be done is told again: the core did not get to the end of it.
+            self.sockets.tell(socket, ready);
+        }
+    }
+
     /// One turn of one port: receive a batch, let the core handle it, send what came of it, give the slots back.
     fn serve(&mut self, id: PortId, now: Time) {
         let Some(rx) = entry(&mut self.rx, id) else { return };
@@ -239,7 +314,7 @@ impl Dataplane {
         let mut turn = Turn {
             frames: &mut frames,
             outbox: &mut self.outbox,
-            host: &mut portolan_nat::sockets::host::NoHost,
+            host: &mut self.sockets,
             random: &mut self.random,
         };
         self.core.handle_batch(id, &mut turn, now);
@@ -294,7 +369,7 @@ impl Dataplane {
         let mut turn = Turn {
             frames: &mut frames,
             outbox: &mut self.outbox,
-            host: &mut portolan_nat::sockets::host::NoHost,
+            host: &mut self.sockets,
             random: &mut self.random,
         };
         self.core.handle_timeout(&mut turn, now);
@@ -310,6 +385,15 @@ impl Dataplane {
         self.neck.count_lost(lost - self.events_lost);
         self.events_lost = lost;
         self.neck.flush();
+    }
+}
+
+/// What an event says about a socket of the host.
+fn readiness(event: &Event) -> Ready {
+    Ready {
+        readable: event.is_readable() || event.is_read_closed(),
+        writable: event.is_writable() || event.is_write_closed(),
+        error: event.is_error(),
     }
 }
 
@@ -343,8 +427,8 @@ fn flush(
             if sent.frames > 0 {
                 core.count_tx(id, sent.frames, sent.bytes);
             }
-            for reason in sent.refused {
-                core.count_drop(id, reason, 1);
+            for (reason, frames) in sent.refused {
+                core.count_drop(id, reason, frames);
             }
         }
     }

@@ -1,11 +1,13 @@
 //! The IO edge: what moves frames between devices and the core, and nothing else.
 //!
-//! One thread owns the core and all open ports, and runs [`dataplane`]'s loop. The control side, on threads of its own, opens
+//! One thread owns the core, all open ports and the host's sockets, and runs [`dataplane`]'s loop. The control side, on threads of its own, opens
 //! ports and moves them down, and gets them back to close them. The only `unsafe` of this crate is here.
 
 pub mod clock;
 pub mod dataplane;
+pub mod host;
 mod neck;
+mod options;
 pub mod packet;
 mod port_io;
 mod ring;
@@ -13,6 +15,7 @@ mod ring;
 mod tests;
 
 pub use dataplane::Dataplane;
+pub use host::Features;
 pub use neck::{Door, Down, Handle, Up};
 pub use packet::PacketWire;
 pub use port_io::Port;

@@ -69,6 +69,13 @@ pub enum Up {
     },
     /// The sockets of a publication are closed.
     Unlistened(PublicationId),
+    /// A socket of a publication cannot be served, and is closed; the others are.
+    Unserved {
+        /// Of which publication.
+        publication: PublicationId,
+        /// Which socket and why, for people.
+        error: String,
+    },
     /// Here it is back.
     Closed(PortId, Port),
     /// The answer to the question of that number.

@@ -15,8 +15,9 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 
 use arrayvec::ArrayVec;
-use libc::{c_int, c_void, socklen_t};
+use libc::{c_int, socklen_t};
 
+use super::options::{get_option, set_option};
 use super::ring::{Ring, RingShape};
 use crate::drops::DropReason;
 use crate::frame::{Frame, FrameTable, HEADROOM, VlanTag};
@@ -230,33 +231,6 @@ fn vlan_tag(header: &libc::tpacket2_hdr) -> Option<VlanTag> {
 /// An error with the step that met it.
 fn step(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}"))
-}
-
-fn set_option<T>(socket: BorrowedFd<'_>, level: c_int, option: c_int, value: &T) -> io::Result<()> {
-    let (at, len) = (std::ptr::from_ref(value).cast::<c_void>(), size_of::<T>() as socklen_t);
-    // SAFETY: the kernel reads `len` bytes from `value`, which is that long.
-    match unsafe { libc::setsockopt(socket.as_raw_fd(), level, option, at, len) } {
-        0 => Ok(()),
-        _ => Err(io::Error::last_os_error()),
-    }
-}
-
-/// Plain C data that the kernel may fill with any bytes.
-trait Plain: Copy {}
-impl Plain for c_int {}
-impl Plain for libc::tpacket_stats {}
-
-fn get_option<T: Plain>(socket: BorrowedFd<'_>, level: c_int, option: c_int) -> io::Result<T> {
-    // SAFETY: `Plain` types are valid with all bytes zero.
-    let mut value: T = unsafe { std::mem::zeroed() };
-    let mut len = size_of::<T>() as socklen_t;
-    // SAFETY: the kernel writes at most `len` bytes to `value`, and any bytes are valid there.
-    match unsafe {
-        libc::getsockopt(socket.as_raw_fd(), level, option, (&raw mut value).cast(), &raw mut len)
-    } {
-        0 => Ok(value),
-        _ => Err(io::Error::last_os_error()),
-    }
 }
 
 /// An address that names a device and all protocols.

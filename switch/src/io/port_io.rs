@@ -10,9 +10,10 @@ use arrayvec::ArrayVec;
 
 use super::packet::{BATCH_MAX, PacketWire, Received};
 use crate::drops::DropReason;
-use crate::frame::{Frame, FrameIdx, FrameTable};
+use crate::frame::{Frame, FrameIdx, FrameTable, GsoKind};
 use crate::ids::PortId;
 use crate::offload::{VNET_LEN, segments_of, shift, wire_bytes, write_vnet};
+use crate::segment::segment;
 
 /// A port as it crosses the control neck. It is opened, and dropped, on the control side: both are slow.
 #[derive(Debug)]
@@ -29,10 +30,10 @@ impl Port {
         }
     }
 
-    /// The half that sends.
-    pub(super) fn sender(&self) -> Tx {
+    /// The half that sends; `uso` where the kernel takes a train of datagrams as one frame.
+    pub(super) fn sender(&self, uso: bool) -> Tx {
         match self {
-            Port::Packet(wire) => Tx { socket: wire.sender() },
+            Port::Packet(wire) => Tx { socket: wire.sender(), uso },
         }
     }
 
@@ -74,14 +75,24 @@ pub(super) struct Sent {
     pub bytes: u64,
     /// The kernel knew no device to send to.
     pub device_absent: bool,
-    /// One reason for each frame that was refused.
-    pub refused: ArrayVec<DropReason, BATCH_MAX>,
+    /// For each frame that was refused, or cut and refused in part: why, and of how many, a superframe counted as its
+    /// segments.
+    pub refused: ArrayVec<(DropReason, u64), BATCH_MAX>,
+}
+
+impl Sent {
+    /// A frame was refused, which counts as so many.
+    fn refuse(&mut self, error: &io::Error, frames: u64) {
+        self.device_absent |= error.raw_os_error() == Some(libc::ENXIO);
+        self.refused.push((refusal(error), frames));
+    }
 }
 
 /// The sending half of a wire.
 #[derive(Debug)]
 pub(super) struct Tx {
     socket: Arc<OwnedFd>,
+    uso: bool,
 }
 
 /// Puts a tag that came beside the frame among its bytes, before a sender reads them. Once for a frame, however many ports
@@ -113,8 +124,14 @@ impl Tx {
         let mut sent = Sent::default();
         let mut from = 0;
         while from < messages.len() {
-            match self.send_messages(&mut messages[from..]) {
-                Ok(count) => {
+            let mut rest = frames.clone().skip(from);
+            let whole = rest.clone().take_while(|frame| self.uso || !is_train(frame)).count();
+            let result = match whole {
+                0 => Err(io::Error::from_raw_os_error(libc::EINVAL)),
+                _ => self.send_messages(&mut messages[from..from + whole]),
+            };
+            match (result, rest.next()) {
+                (Ok(count), _) => {
                     for frame in frames.clone().skip(from).take(count) {
                         let len = frame.bytes().len();
                         sent.frames += segments_of(len, &frame.offload);
@@ -122,14 +139,50 @@ impl Tx {
                     }
                     from += count;
                 }
-                Err(error) => {
-                    sent.device_absent |= error.raw_os_error() == Some(libc::ENXIO);
-                    sent.refused.push(refusal(&error));
+                (Err(error), frame) => {
+                    match frame.filter(|frame| is_train(frame)) {
+                        Some(train) if error.raw_os_error() == Some(libc::EINVAL) => {
+                            self.send_cut(train, &mut sent);
+                        }
+                        _ => sent.refuse(&error, frame.map_or(1, Frame::segments)),
+                    }
                     from += 1;
                 }
             }
         }
         sent
+    }
+
+    /// Sends a superframe as the frames it stands for.
+    fn send_cut(&self, frame: &Frame<'_>, sent: &mut Sent) {
+        let mut scratch = vec![0; frame.bytes().len()];
+        let mut segments = Vec::new();
+        let cut = segment(frame.bytes(), &frame.offload, &mut scratch, |segment| {
+            segments.push(segment.to_vec());
+        });
+        if let Err(reason) = cut {
+            sent.refused.push((reason, frame.segments()));
+            return;
+        }
+        let vnet = [0; VNET_LEN];
+        let parts: Vec<[libc::iovec; 2]> =
+            segments.iter().map(|segment| [lend(&vnet), lend(segment)]).collect();
+        let mut messages: Vec<libc::mmsghdr> = parts.iter().map(message).collect();
+        let mut from = 0;
+        while from < messages.len() {
+            match self.send_messages(&mut messages[from..]) {
+                Ok(count) => {
+                    sent.frames += count as u64;
+                    let bytes = segments.iter().skip(from).take(count).map(|s| s.len() as u64);
+                    sent.bytes += bytes.sum::<u64>();
+                    from += count;
+                }
+                Err(error) => {
+                    sent.refuse(&error, (messages.len() - from) as u64);
+                    return;
+                }
+            }
+        }
     }
 
     /// Sends as many as the kernel takes, one at least.
@@ -146,6 +199,11 @@ impl Tx {
         };
         usize::try_from(count).map_err(|_| io::Error::last_os_error())
     }
+}
+
+/// Whether a frame stands for several datagrams.
+fn is_train(frame: &Frame<'_>) -> bool {
+    frame.offload.gso.is_some_and(|gso| gso.kind == GsoKind::UdpL4)
 }
 
 /// Bytes as the kernel wants them named. It only reads them.

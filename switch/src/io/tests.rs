@@ -169,6 +169,7 @@ impl Bench {
         let (tell, told) = mpsc::channel();
         let handle = Dataplane::spawn(
             7,
+            Features::probe(),
             Box::new(move || {
                 let _ = tell.send(());
             }),
