@@ -26,6 +26,10 @@ pub(crate) struct Sent {
 /// Datagram sockets by script.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
+    /// Who waits at a listener, whichever it is.
+    pub(crate) accepts: VecDeque<Result<Accepted, Failure>>,
+    /// All connections that were reset.
+    pub(crate) resets: Vec<SocketId>,
     /// What the next openings of a socket fail with.
     pub(crate) openings: VecDeque<Failure>,
     /// What the next sends fail with; none succeeds.
@@ -78,7 +82,7 @@ impl Host for Scripted {
     }
 
     fn accept(&mut self, _listener: SocketId) -> Result<Accepted, Failure> {
-        Err(Failure::Unsupported)
+        self.accepts.pop_front().unwrap_or(Err(Failure::WouldBlock))
     }
 
     fn send(&mut self, _socket: SocketId, _parts: &[&[u8]]) -> Result<usize, Failure> {
@@ -101,7 +105,9 @@ impl Host for Scripted {
         Err(Failure::Unsupported)
     }
 
-    fn reset(&mut self, _socket: SocketId) {}
+    fn reset(&mut self, socket: SocketId) {
+        self.resets.push(socket);
+    }
 
     fn close(&mut self, socket: SocketId) {
         assert!(!self.closed.contains(&socket), "closed once");

@@ -1,14 +1,50 @@
 //! The way in: publications and their sockets.
+//!
+//! Theory of operation. Somebody else has bound the sockets and says which publication each stands behind; the port it is bound to
+//! says which port of the node it leads to. Whoever comes in is led to the node's address of his own family, and is shown to the node by his own
+//! address and port. Where the node would not answer him through its gateway, the answer would be lost; then he is shown as the
+//! gateway: a client out of a prefix of one of the node's networks, a link-local or loopback one, one with an address of the node itself, and
+//! one of a family that the node lacks.
+//!
+//! Two clients are never shown alike to one port of a node: whose port is taken gets another one.
+//!
+//! A listener whose clients the host has no descriptor for is tried again after a while, since no change there will be told.
 
-use std::net::SocketAddr;
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
 
-use crate::inside::{Owner, Zone};
+use rand::RngExt;
 
-use super::host::SocketId;
-use super::roles::{DoorPlace, Roles};
+use crate::inside::{Lost, Owner, Zone};
+use crate::time::Time;
+
+use super::host::{Failure, SocketId};
+use super::roles::{DoorPlace, Role, Roles};
 use super::tcp::Tcp;
 use super::udp::Udp;
-use super::{Desk, Publication, PublicationId};
+use super::{Desk, Publication, PublicationId, Transport};
+
+/// Connections taken from a listener in one call.
+const ACCEPTS_MAX: usize = 16;
+
+/// Datagrams, or trains of them, taken from a socket in one call.
+const RECEIVES_MAX: usize = 32;
+
+/// The largest datagram there is, and the largest train.
+const DATAGRAM_MAX: usize = 65_535;
+
+/// How often a free port is looked for. With half of all ports taken, one in sixteen million would go without.
+const PORT_TRIES: usize = 24;
+
+/// Ports that are given to a client in place of its own.
+const PORTS: std::ops::RangeInclusive<u16> = 1024..=65_535;
+
+/// The gateway itself answers there: nobody is shown as its port.
+const DNS_PORT: u16 = 53;
+
+/// After what time a listener is tried again whose clients the host had no room for.
+const RETRY: Duration = Duration::from_millis(100);
 
 /// Where somebody who came in is led.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -25,46 +61,236 @@ pub(super) struct Entry {
     pub(super) outside: SocketAddr,
 }
 
+/// A publication and what stands behind it.
+#[derive(Debug)]
+struct Door {
+    publication: Publication,
+    sockets: Vec<SocketId>,
+}
+
 /// All publications.
 #[derive(Debug, Default)]
-pub(super) struct Doors {}
+pub(super) struct Doors {
+    doors: BTreeMap<PublicationId, Door>,
+    /// What a datagram is read into; made when the first socket comes that needs it.
+    scratch: Vec<u8>,
+    /// Listeners that are to be tried again.
+    stalled: BTreeSet<SocketId>,
+    /// When.
+    retry: Option<Time>,
+}
 
 impl Doors {
-    /// A publication comes to be.
-    pub(super) fn publish(&mut self, _publication: Publication) {}
+    /// A publication comes to be. Panics where its handle is taken.
+    pub(super) fn publish(&mut self, publication: Publication) {
+        let id = publication.id;
+        let before = self.doors.insert(id, Door { publication, sockets: Vec::new() });
+        assert!(before.is_none(), "publication {} exists", id.0);
+    }
 
     /// A publication ends.
-    pub(super) fn unpublish(&mut self, _id: PublicationId, _roles: &mut Roles) {}
+    pub(super) fn unpublish(&mut self, id: PublicationId, roles: &mut Roles) {
+        let door = self.doors.remove(&id);
+        for socket in door.map(|door| door.sockets).unwrap_or_default() {
+            roles.remove(socket);
+            self.stalled.remove(&socket);
+        }
+    }
 
-    /// A socket stands behind a publication.
+    /// A socket stands behind a publication. It may have ended meanwhile.
     pub(super) fn listen(
         &mut self,
-        _id: PublicationId,
-        _socket: SocketId,
-        _local: SocketAddr,
-        _roles: &mut Roles,
+        id: PublicationId,
+        socket: SocketId,
+        local: SocketAddr,
+        roles: &mut Roles,
     ) {
+        let Some(door) = self.doors.get_mut(&id) else { return };
+        let place = DoorPlace { publication: id, host_port: local.port() };
+        let role = match door.publication.transport {
+            Transport::Tcp => Role::TcpDoor(place),
+            Transport::Udp => Role::UdpDoor(place),
+        };
+        if door.publication.transport == Transport::Udp {
+            self.scratch.resize(DATAGRAM_MAX, 0);
+        }
+        door.sockets.push(socket);
+        roles.set(socket, role);
     }
 
     /// Leads those in who wait at a listener; whether more do.
     pub(super) fn accept(
         &mut self,
-        _listener: SocketId,
-        _place: DoorPlace,
-        _tcp: &mut Tcp,
-        _desk: &mut Desk<'_, '_>,
+        listener: SocketId,
+        place: DoorPlace,
+        tcp: &mut Tcp,
+        desk: &mut Desk<'_, '_>,
     ) -> bool {
-        false
+        let Some(door) = self.doors.get(&place.publication) else { return false };
+        for _ in 0..ACCEPTS_MAX {
+            let accepted = match desk.call.host.accept(listener) {
+                Ok(accepted) => accepted,
+                // He has gone again before he was let in.
+                Err(Failure::Reset) => continue,
+                Err(Failure::WouldBlock) => return false,
+                Err(_) => {
+                    self.stall(listener, desk.call.now + RETRY);
+                    return false;
+                }
+            };
+            let publication = &door.publication;
+            let free = |inside, outside| !tcp.has(publication.zone, inside, outside);
+            match publication.entry(place, accepted.peer, free, desk) {
+                Some(entry) => tcp.inbound(&entry, accepted, desk),
+                None => {
+                    desk.call.host.reset(accepted.socket);
+                    publication.turn_away(desk);
+                }
+            }
+        }
+        true
     }
 
     /// Leads datagrams in that have come; whether more have.
     pub(super) fn receive(
         &mut self,
-        _socket: SocketId,
-        _place: DoorPlace,
-        _udp: &mut Udp,
-        _desk: &mut Desk<'_, '_>,
+        socket: SocketId,
+        place: DoorPlace,
+        udp: &mut Udp,
+        desk: &mut Desk<'_, '_>,
     ) -> bool {
-        false
+        let Some(door) = self.doors.get(&place.publication) else { return false };
+        let publication = &door.publication;
+        for _ in 0..RECEIVES_MAX {
+            let incoming = match desk.call.host.receive_from(socket, &mut self.scratch) {
+                Ok(incoming) => incoming,
+                Err(Failure::WouldBlock) => return false,
+                // The error of a datagram sent before; what has come lies behind it.
+                Err(_) => continue,
+            };
+            let Some(payload) = self.scratch.get(..incoming.len) else { continue };
+            let client = incoming.from;
+            let entry = match udp.known(socket, client) {
+                Some(outside) => publication.known_entry(place, outside),
+                None => {
+                    let free = |inside, outside| !udp.has(publication.zone, inside, outside);
+                    publication.entry(place, client, free, desk)
+                }
+            };
+            match entry {
+                Some(entry) => udp.inbound(&entry, socket, &incoming, payload, desk),
+                None => publication.turn_away(desk),
+            }
+        }
+        true
+    }
+
+    /// Has a listener tried again.
+    pub(super) fn stall(&mut self, listener: SocketId, until: Time) {
+        self.stalled.insert(listener);
+        self.retry = Some(self.retry.map_or(until, |at| at.min(until)));
+    }
+
+    /// When listeners are to be tried again.
+    pub(super) fn next_timeout(&self) -> Option<Time> {
+        self.retry.filter(|_| !self.stalled.is_empty())
+    }
+
+    /// The listeners to be tried now.
+    pub(super) fn due(&mut self, now: Time) -> BTreeSet<SocketId> {
+        if self.next_timeout().is_none_or(|at| at > now) {
+            return BTreeSet::new();
+        }
+        self.retry = None;
+        std::mem::take(&mut self.stalled)
     }
 }
+
+impl Publication {
+    /// Where a client is led who comes by a port of the host, and what he is shown as there, so that `free` holds. None where
+    /// the node has no address to lead him to, its gateway none to show him by, or no port is free.
+    fn entry(
+        &self,
+        place: DoorPlace,
+        client: SocketAddr,
+        free: impl Fn(SocketAddr, SocketAddr) -> bool,
+        desk: &mut Desk<'_, '_>,
+    ) -> Option<Entry> {
+        let node = self.node_towards(client.ip())?;
+        let inside = SocketAddr::new(node, self.node_port(place)?);
+        let shown = if self.answers(node, client.ip()) {
+            client.ip()
+        } else {
+            desk.call.inside.gateway(self.zone, node)?
+        };
+        let is_gateway = shown != client.ip();
+        let random = &mut *desk.call.random;
+        let ports = std::iter::once(client.port())
+            .chain(std::iter::repeat_with(|| random.random_range(PORTS)).take(PORT_TRIES));
+        ports
+            .filter(|port| *port != 0 && !(is_gateway && *port == DNS_PORT))
+            .map(|port| SocketAddr::new(shown, port))
+            .find(|outside| free(inside, *outside))
+            .map(|outside| self.entry_of(inside, outside))
+    }
+
+    /// As [`Publication::entry`] for a client whom the node knows already.
+    fn known_entry(&self, place: DoorPlace, outside: SocketAddr) -> Option<Entry> {
+        let node = self.node_towards(outside.ip())?;
+        Some(self.entry_of(SocketAddr::new(node, self.node_port(place)?), outside))
+    }
+
+    fn entry_of(&self, inside: SocketAddr, outside: SocketAddr) -> Entry {
+        Entry { publication: self.id, zone: self.zone, owner: self.owner, inside, outside }
+    }
+
+    /// The node's port that a port of the host leads to.
+    fn node_port(&self, place: DoorPlace) -> Option<u16> {
+        let at = place.host_port.checked_sub(self.host_port).filter(|at| *at < self.count)?;
+        self.node_port.checked_add(at)
+    }
+
+    /// Which of the node's addresses a client is led to: that of his family, where it has one.
+    fn node_towards(&self, client: IpAddr) -> Option<IpAddr> {
+        let (v4, v6) = (self.v4.map(IpAddr::V4), self.v6.map(IpAddr::V6));
+        if client.is_ipv4() { v4.or(v6) } else { v6.or(v4) }
+    }
+
+    /// Whether the node answers an address through its gateway.
+    fn answers(&self, node: IpAddr, client: IpAddr) -> bool {
+        let own =
+            self.v4.map(IpAddr::V4) == Some(client) || self.v6.map(IpAddr::V6) == Some(client);
+        let near = self.near.iter().any(|(net, len)| is_within(client, *net, *len));
+        node.is_ipv4() == client.is_ipv4() && !own && !near && is_far(client)
+    }
+
+    /// Counts somebody who could not be led in.
+    fn turn_away(&self, desk: &mut Desk<'_, '_>) {
+        let node = self.v4.map(IpAddr::V4).or(self.v6.map(IpAddr::V6));
+        let node = node.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+        desk.call.inside.lost(self.zone, node, Lost::NoNeighbor, 1);
+    }
+}
+
+/// Whether an address can lie behind a gateway at all.
+fn is_far(address: IpAddr) -> bool {
+    let link_local = match address {
+        IpAddr::V4(v4) => v4.is_link_local() || v4.octets()[0] == 0 || v4.is_broadcast(),
+        IpAddr::V6(v6) => v6.is_unicast_link_local() || v6.is_unspecified(),
+    };
+    !link_local && !address.is_loopback() && !address.is_multicast()
+}
+
+/// Whether an address lies in a prefix of its family.
+fn is_within(address: IpAddr, net: IpAddr, len: u8) -> bool {
+    let (differ, width) = match (address, net) {
+        (IpAddr::V4(a), IpAddr::V4(b)) => (u128::from(a.to_bits() ^ b.to_bits()), 32),
+        (IpAddr::V6(a), IpAddr::V6(b)) => (a.to_bits() ^ b.to_bits(), 128),
+        _ => return false,
+    };
+    let host_bits = width - u32::from(len).min(width);
+    differ.checked_shr(host_bits).unwrap_or(0) == 0
+}
+
+#[cfg(test)]
+mod tests;
