@@ -1,0 +1,379 @@
+//! One connection: what is known of it, and how it ends.
+//!
+//! Two streams run through it. The host's bytes go to the inside under sequence numbers of our own; they are sent from the
+//! host's socket by peeking, and discarded there when the inside has acknowledged them, so that `una` is always the oldest byte
+//! the socket holds, but for what [`Flow::undiscarded`] says. The inside's bytes go to the host's socket, and are
+//! acknowledged as soon as it has taken them.
+
+use std::time::Duration;
+
+use crate::inside::{Call, Made, Owner};
+use crate::sockets::host::{Failure, SendRoom, SocketId};
+use crate::sockets::{Desk, PublicationId};
+use crate::time::Time;
+
+use super::rtt::RoundTrip;
+use super::segment::{Key, Reply, Segment, flag};
+use super::sequence::Seq;
+
+/// The window scale that is offered: windows up to 16 MiB, in steps of 256 bytes.
+pub(super) const SCALE: u8 = 8;
+
+/// How long nothing may be heard of the inside before it is asked, and then again, and how often (as Linux does).
+const KEEPALIVE: Duration = Duration::from_secs(2 * 3600);
+const KEEPALIVE_AGAIN: Duration = Duration::from_secs(75);
+pub(super) const KEEPALIVE_TRIES: u8 = 9;
+
+/// How long the last segments of a connection may still come (Linux: TIME-WAIT).
+pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
+
+/// The least time between two acknowledgements that answer segments which fit nowhere (RFC 5961, section 7).
+const CHALLENGE: Duration = Duration::from_millis(500);
+
+/// How a connection stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// The inside has asked, and the host is connecting. The inside has heard nothing.
+    Connecting,
+    /// We have asked the inside (SYN-SENT).
+    Asked,
+    /// We have answered the inside's SYN (SYN-RECEIVED).
+    Answered,
+    /// Made; how far it is closed, the two ends of stream say.
+    Open,
+    /// Over, but the inside may not know it has been heard (TIME-WAIT). There is no socket.
+    TimeWait,
+}
+
+/// What a flow waits for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Wait {
+    /// An acknowledgement.
+    Acknowledgement,
+    /// A window to be opened.
+    Window,
+    /// That nothing comes any more.
+    Quiet,
+}
+
+/// What becomes of a flow after a step.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Fate {
+    /// It goes on.
+    Lives,
+    /// It is over and has no socket any more.
+    Over,
+}
+
+/// One connection.
+#[derive(Debug)]
+pub(super) struct Flow {
+    pub(super) key: Key,
+    pub(super) owner: Owner,
+    /// By which it came in.
+    pub(super) publication: Option<PublicationId>,
+    pub(super) socket: Option<SocketId>,
+    pub(super) state: State,
+    /// It ends as soon as it is looked at again.
+    pub(super) doomed: bool,
+
+    /// To the inside: the oldest byte not acknowledged, the next to be sent, and the end of all that ever was.
+    pub(super) una: Seq,
+    pub(super) next: Seq,
+    pub(super) high: Seq,
+    /// Where the host's stream ends: the number of our FIN.
+    pub(super) fin: Option<Seq>,
+    /// Bytes acknowledged that the socket still holds.
+    pub(super) undiscarded: u32,
+    /// The inside's window, bytes, and the largest it has been.
+    pub(super) window: u32,
+    pub(super) window_max: u32,
+    /// The segment that the window is known by (SND.WL1, SND.WL2).
+    pub(super) window_seq: Seq,
+    pub(super) window_ack: Seq,
+    /// By how much the inside scales its windows; none where nobody scales.
+    pub(super) scale: Option<u8>,
+    /// Payload bytes of a segment to the inside at most.
+    pub(super) mss: u16,
+    /// Bytes that may be in flight after a loss, whatever the window.
+    pub(super) cap: u32,
+    /// Acknowledgements that came again.
+    pub(super) repeats: u8,
+    /// After a loss: what had been sent by then; and whether it was told by acknowledgements that came again.
+    pub(super) recover: Option<Seq>,
+    pub(super) fast: bool,
+    /// The socket may hold bytes that were not sent yet.
+    pub(super) may_read: bool,
+    /// The socket's connection has died: what it holds is still delivered, then the inside is told.
+    pub(super) failed: bool,
+
+    /// From the inside: the next byte the host is to have.
+    pub(super) expected: Seq,
+    /// The end of the window that the inside knows of.
+    pub(super) edge: Seq,
+    /// Bytes that wait for the end of the batch, and whether a FIN follows them.
+    pub(super) gathered: u32,
+    pub(super) gathered_fin: bool,
+    /// The inside's FIN was taken.
+    pub(super) finished: bool,
+    /// Our FIN was sent before the inside's came.
+    pub(super) first_to_finish: bool,
+    /// The maximum segment size that was announced.
+    pub(super) announced: u16,
+    /// An acknowledgement is owed, and how many of the same.
+    pub(super) owed: bool,
+    pub(super) owed_again: u8,
+    /// It is among those that a batch touched.
+    pub(super) touched: bool,
+
+    /// What is waited for, and until when.
+    pub(super) wait: Option<(Wait, Time)>,
+    /// More could be sent at once, in another turn.
+    pub(super) again: bool,
+    /// Waits in vain.
+    pub(super) tries: u8,
+    pub(super) round_trip: RoundTrip,
+    /// When something was last heard of the inside.
+    pub(super) heard: Time,
+    /// When it was last used, to be shown.
+    pub(super) used: Time,
+    /// When the last segment that fits nowhere was answered.
+    pub(super) challenged: Option<Time>,
+    /// The deadline that is entered for it.
+    pub(super) held: Option<Time>,
+}
+
+impl Flow {
+    /// A connection that nothing was said about yet.
+    pub(super) fn new(key: Key, owner: Owner, state: State, iss: Seq, now: Time) -> Flow {
+        Flow {
+            key,
+            owner,
+            publication: None,
+            socket: None,
+            state,
+            doomed: false,
+            una: iss,
+            next: iss,
+            high: iss,
+            fin: None,
+            undiscarded: 0,
+            window: 0,
+            window_max: 0,
+            window_seq: Seq(0),
+            window_ack: Seq(0),
+            scale: None,
+            mss: 536,
+            cap: u32::MAX,
+            repeats: 0,
+            recover: None,
+            fast: false,
+            may_read: false,
+            failed: false,
+            expected: Seq(0),
+            edge: Seq(0),
+            gathered: 0,
+            gathered_fin: false,
+            finished: false,
+            first_to_finish: false,
+            announced: 536,
+            owed: false,
+            owed_again: 0,
+            touched: false,
+            wait: None,
+            again: false,
+            tries: 0,
+            round_trip: RoundTrip::default(),
+            heard: now,
+            used: now,
+            challenged: None,
+            held: None,
+        }
+    }
+
+    /// What the next byte of the inside will be when the batch is over.
+    pub(super) fn awaited(&self) -> Seq {
+        self.expected + self.gathered + u32::from(self.gathered_fin)
+    }
+
+    /// Whether the inside has acknowledged our FIN.
+    pub(super) fn fin_acknowledged(&self) -> bool {
+        self.fin.is_some_and(|fin| self.una.behind(fin))
+    }
+
+    /// By how many bits our windows are scaled.
+    fn shift(&self) -> u8 {
+        if self.scale.is_some() { SCALE } else { 0 }
+    }
+
+    /// The window to be written, in the inside's units; [`Flow::edge`] becomes what that says. The end of the window never
+    /// moves back by it, but for `truth`, which is for when the host took less than it was thought to.
+    fn window_field(&mut self, truth: bool, room: Option<SendRoom>) -> u16 {
+        let shift = self.shift();
+        let held = self.edge.beyond(self.expected);
+        let mut window = held;
+        if let Some(room) = room {
+            let most = u32::from(u16::MAX) << shift;
+            let bytes = u32::try_from(room.bytes).unwrap_or(u32::MAX).min(most) >> shift << shift;
+            // The silly window syndrome is avoided by moving the edge only in steps worth a segment (RFC 9293, section
+            // 3.8.6.2.2).
+            let half = u32::try_from(room.buffer / 2).unwrap_or(u32::MAX);
+            let step = half.min(u32::from(self.announced)).max(1);
+            if bytes >= held.saturating_add(step) {
+                window = bytes;
+            } else if truth {
+                window = bytes.min(held);
+            }
+        }
+        let field = window.div_ceil(1 << shift).min(u32::from(u16::MAX));
+        self.edge = self.expected + (field << shift);
+        field as u16
+    }
+
+    /// The window that was told last, as it stands now.
+    pub(super) fn known_window(&mut self) -> u16 {
+        self.window_field(false, None)
+    }
+
+    /// Asks the host what room there is, and makes a window of it.
+    pub(super) fn fresh_window(&mut self, truth: bool, call: &mut Call<'_>) -> u16 {
+        let room = match self.socket {
+            Some(socket) if !self.failed => Some(call.host.send_room(socket)),
+            _ => None,
+        };
+        self.window_field(truth, room)
+    }
+
+    /// Sends an acknowledgement with what window there is.
+    pub(super) fn acknowledge(&mut self, truth: bool, call: &mut Call<'_>) {
+        let window = self.fresh_window(truth, call);
+        self.owed = false;
+        self.reply(flag::ACK, self.next, window, call);
+    }
+
+    /// Sends a segment without payload or options.
+    pub(super) fn reply(&self, flags: u8, seq: Seq, window: u16, call: &mut Call<'_>) -> Made {
+        let reply = Reply { seq, ack: self.expected, flags, window, options: None };
+        self.send(&reply, call)
+    }
+
+    /// Sends a segment without payload.
+    pub(super) fn send(&self, reply: &Reply, call: &mut Call<'_>) -> Made {
+        let made = reply.send(&self.key, call.inside);
+        count_loss(&self.key, made, call);
+        made
+    }
+
+    /// Answers a segment that fits nowhere, but not every one.
+    pub(super) fn challenge(&mut self, call: &mut Call<'_>) {
+        let too_soon = |at: Time| call.now.since(at) < CHALLENGE;
+        if self.challenged.is_none_or(|at| !too_soon(at)) {
+            self.challenged = Some(call.now);
+            self.acknowledge(false, call);
+        }
+    }
+
+    /// Gives up the host's socket in good order.
+    pub(super) fn close(&mut self, desk: &mut Desk<'_, '_>) {
+        if let Some(socket) = self.socket.take() {
+            desk.roles.remove(socket);
+            desk.call.host.close(socket);
+        }
+    }
+
+    /// Ends the host's connection with a reset.
+    pub(super) fn reset_outside(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
+        if let Some(socket) = self.socket.take() {
+            desk.roles.remove(socket);
+            desk.call.host.reset(socket);
+        }
+        Fate::Over
+    }
+
+    /// Ends the inside's connection with a reset, as far as it knows of one.
+    pub(super) fn reset_inside(&mut self, call: &mut Call<'_>) {
+        let seq = self.next.max(self.high);
+        match self.state {
+            State::TimeWait => {}
+            // As if nobody had listened.
+            State::Connecting => {
+                self.reply(flag::RST | flag::ACK, Seq(0), 0, call);
+            }
+            State::Asked => {
+                let reply = Reply { seq, ack: Seq(0), flags: flag::RST, window: 0, options: None };
+                self.send(&reply, call);
+            }
+            State::Answered | State::Open => {
+                self.reply(flag::RST | flag::ACK, seq, 0, call);
+            }
+        }
+    }
+
+    /// Ends it on both sides.
+    pub(super) fn abort(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
+        self.reset_inside(desk.call);
+        self.reset_outside(desk)
+    }
+
+    /// The host's connection has died. What it had sent before is still delivered.
+    pub(super) fn fail(&mut self, failure: Failure) {
+        debug_assert_ne!(failure, Failure::WouldBlock, "which is none");
+        self.failed = true;
+        self.may_read = true;
+    }
+
+    /// Waits for something from now on.
+    pub(super) fn wait_for(&mut self, what: Wait, now: Time, span: Duration) {
+        self.wait = Some((what, now + span));
+    }
+
+    /// When it is to be looked at.
+    pub(super) fn due(&self, now: Time) -> Option<Time> {
+        if self.doomed {
+            return Some(Time::ZERO);
+        }
+        if self.again {
+            // Behind the present, so that it is another turn.
+            return Some(now + Duration::from_nanos(1));
+        }
+        match (self.wait, self.state) {
+            (Some((_, at)), _) => Some(at),
+            (None, State::Open) => Some(self.silent_at()),
+            (None, _) => None,
+        }
+    }
+
+    /// When the inside has been silent for so long that it is to be asked.
+    pub(super) fn silent_at(&self) -> Time {
+        self.heard + KEEPALIVE + KEEPALIVE_AGAIN * u32::from(self.tries)
+    }
+
+    /// What may be asked or answered no sooner than it was asked: the inside's window, and what it acknowledges.
+    pub(super) fn take_window(&mut self, segment: &Segment) {
+        let shift = if segment.has(flag::SYN) { 0 } else { self.scale.unwrap_or_default() };
+        self.window = u32::from(segment.window) << shift;
+        self.window_max = self.window_max.max(self.window);
+        self.window_seq = segment.seq;
+        self.window_ack = segment.ack;
+    }
+
+    /// How it stands, for people.
+    pub(super) fn word(&self) -> &'static str {
+        match self.state {
+            State::Connecting | State::Asked | State::Answered => "opening",
+            State::Open if self.fin.is_none() && !self.finished && !self.failed => "established",
+            State::Open | State::TimeWait => "closing",
+        }
+    }
+}
+
+/// Counts a packet to the inside that was not made.
+pub(super) fn count_loss(key: &Key, made: Made, call: &mut Call<'_>) {
+    use crate::inside::Lost;
+    let why = match made {
+        Made::Sent | Made::Nothing => return,
+        Made::NoRoom => Lost::NoRoom,
+        Made::NoNeighbor => Lost::NoNeighbor,
+    };
+    call.inside.lost(key.zone, key.inside.ip(), why, 1);
+}

@@ -1,0 +1,339 @@
+//! What the host's socket has to say, sent to the inside.
+//!
+//! Bytes are peeked from the socket straight behind the headers of the packet they leave in, as many at once as a superframe
+//! takes and the inside's window allows. They stay in the socket until they are acknowledged, so that sending them again is
+//! peeking again. The network inside is no wider than a wire, so there is no congestion window; but after a loss no more is
+//! sent than twice what was acknowledged since, lest a guest that loses frames be sent a whole window of them once more.
+
+use crate::inside::Made;
+use crate::sockets::Desk;
+use crate::sockets::host::Failure;
+use crate::time::Time;
+
+use super::flow::{Fate, Flow, State, Wait, count_loss};
+use super::segment::{Reply, flag, headers_len};
+use super::sequence::Seq;
+
+/// Superframes for one flow in one step; others wait for their turn meanwhile.
+const PER_STEP: usize = 4;
+
+/// The largest packet that is made, bytes: with an Ethernet header it fits any frame's slot.
+const PACKET_MAX: usize = 65_226 - 14;
+
+/// Segments of one superframe at most.
+const SEGMENTS_MAX: usize = 1024;
+
+/// Segments that may be in flight right after a loss.
+const RESTART_SEGMENTS: u32 = 4;
+
+/// Acknowledgements of the same that tell a loss (RFC 5681, section 3.2).
+const REPEATS: u8 = 3;
+
+/// Retransmissions in vain until the connection is given up (Linux: tcp_retries2).
+pub(super) const TRIES: u8 = 15;
+
+/// What one attempt to send came to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sent {
+    /// So many bytes, and maybe all there are for now.
+    Bytes(u32),
+    /// The end of the stream.
+    Fin,
+    /// There is nothing for now.
+    Nothing,
+    /// There is more than the window takes, and what it takes is not worth a segment.
+    Silly,
+    /// The turn has no room.
+    NoRoom,
+    /// The connection outside is dead, and all that came by it was sent.
+    Dead,
+}
+
+/// Whether more could be sent in another turn.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum More {
+    Yes,
+    No,
+    /// The flow is over.
+    Over,
+}
+
+impl Flow {
+    /// Bytes in flight.
+    fn flight(&self) -> u32 {
+        self.next - self.una
+    }
+
+    /// Bytes that may be sent now.
+    fn usable(&self) -> u32 {
+        self.window.min(self.cap).saturating_sub(self.flight())
+    }
+
+    /// Sends what there is, as far as the window, the turn and fairness allow.
+    pub(super) fn pump(&mut self, desk: &mut Desk<'_, '_>) -> More {
+        if self.state != State::Open {
+            return More::No;
+        }
+        let finished = self.fin.is_some_and(|fin| self.next.behind(fin));
+        if finished && self.failed {
+            self.abort(desk);
+            return More::Over;
+        }
+        let mut more = More::Yes;
+        for _ in 0..PER_STEP {
+            if !self.may_read || self.fin.is_some_and(|fin| self.next.behind(fin)) {
+                more = More::No;
+                break;
+            }
+            let usable = self.usable();
+            if usable == 0 {
+                more = More::No;
+                break;
+            }
+            match self.emit(self.next, usable, false, desk) {
+                Sent::Bytes(count) => self.advance(count, desk),
+                Sent::Fin => {
+                    self.advance(1, desk);
+                    more = More::No;
+                    break;
+                }
+                Sent::Nothing => {
+                    self.may_read = false;
+                    more = More::No;
+                    break;
+                }
+                Sent::Silly => {
+                    more = More::No;
+                    break;
+                }
+                Sent::NoRoom => break,
+                Sent::Dead => {
+                    self.abort(desk);
+                    return More::Over;
+                }
+            }
+        }
+        if more == More::No && self.may_read && self.una == self.high && self.wait.is_none() {
+            self.wait_for(Wait::Window, desk.call.now, self.round_trip.wait(0));
+        }
+        more
+    }
+
+    /// So many sequence numbers behind [`Flow::next`] were sent.
+    fn advance(&mut self, count: u32, desk: &Desk<'_, '_>) {
+        let now = desk.call.now;
+        let fresh = self.next == self.high;
+        self.next = self.next + count;
+        self.high = self.high.max(self.next);
+        self.used = now;
+        if fresh {
+            self.round_trip.sent(self.next, now);
+        }
+        if !matches!(self.wait, Some((Wait::Acknowledgement, _))) {
+            self.tries = 0;
+            self.wait_for(Wait::Acknowledgement, now, self.round_trip.wait(0));
+        }
+    }
+
+    /// How many bytes to ask for where `usable` may be sent: whole segments, unless not even one fits.
+    fn room(&self, usable: u32) -> usize {
+        let mss = usize::from(self.mss);
+        let most = (PACKET_MAX - headers_len(self.key.inside.ip())) / mss;
+        let whole = (usable as usize / mss).min(most).min(SEGMENTS_MAX);
+        if whole == 0 { usable as usize } else { whole * mss }
+    }
+
+    /// Sends at most `usable` bytes from `at` on, which lies between `una` and `next`; `forced` even where that is silly.
+    fn emit(&mut self, at: Seq, usable: u32, forced: bool, desk: &mut Desk<'_, '_>) -> Sent {
+        let Some(socket) = self.socket else { return Sent::Nothing };
+        let front = headers_len(self.key.inside.ip());
+        let room = self.room(usable);
+        let skip = self.undiscarded as usize + (at - self.una) as usize;
+        // A window that is smaller than a segment is used only where that empties the socket, where it is half of the
+        // largest there was, or where nothing else would ever open it (RFC 9293, section 3.8.6.2.1).
+        let silly = !forced && room < usize::from(self.mss) && usable < self.window_max / 2;
+        let window = self.known_window();
+        let (key, mss, failed, fin) = (self.key, self.mss, self.failed, self.fin);
+        let reply = Reply { seq: at, ack: self.expected, flags: flag::ACK, window, options: None };
+        let mut sent = Sent::Nothing;
+        let host = &mut *desk.call.host;
+        let made =
+            desk.call.inside.compose(key.zone, key.inside.ip(), front + room, &mut |bytes| {
+                let space = bytes.get_mut(front..front + room)?;
+                let peeked = if fin == Some(at) { Ok(0) } else { host.peek(socket, skip, space) };
+                let (flags, payload) = match peeked {
+                    Ok(0) | Err(Failure::WouldBlock) if failed => {
+                        sent = Sent::Dead;
+                        return None;
+                    }
+                    Ok(0) => {
+                        sent = Sent::Fin;
+                        (flag::FIN, 0)
+                    }
+                    Ok(count) if count >= room && silly => {
+                        sent = Sent::Silly;
+                        return None;
+                    }
+                    Ok(count) => {
+                        let count = count.min(room);
+                        sent = Sent::Bytes(count as u32);
+                        (if count < room { flag::PSH } else { 0 }, count)
+                    }
+                    Err(Failure::WouldBlock) => return None,
+                    Err(_) => {
+                        sent = Sent::Dead;
+                        return None;
+                    }
+                };
+                Reply { flags: reply.flags | flags, ..reply }.seal(&key, bytes, payload, mss)
+            });
+        count_loss(&key, made, desk.call);
+        if sent == Sent::Fin && self.fin != Some(at) {
+            self.fin = Some(at);
+            self.first_to_finish = !self.finished;
+        }
+        if made == Made::NoRoom {
+            return Sent::NoRoom;
+        }
+        if matches!(sent, Sent::Bytes(_) | Sent::Fin) {
+            self.owed = false;
+        }
+        // Where nobody is there, it is as if it had been sent and lost: by and by that ends the flow.
+        if made == Made::NoNeighbor { Sent::Silly } else { sent }
+    }
+
+    /// The inside has acknowledged everything before `ack`, which is new.
+    pub(super) fn acknowledged(&mut self, ack: Seq, now: Time) {
+        let count = ack - self.una;
+        let fin = self.fin.is_some_and(|fin| ack.behind(fin));
+        self.undiscarded += count - u32::from(fin);
+        self.una = ack;
+        self.next = self.next.max(ack);
+        self.repeats = 0;
+        self.tries = 0;
+        self.round_trip.acknowledged(ack, now);
+        self.cap = self.cap.saturating_add(count);
+        if self.cap > self.window_max {
+            self.cap = u32::MAX;
+        }
+        match self.recover {
+            Some(recover) if !ack.before(recover) => {
+                self.recover = None;
+                self.fast = false;
+            }
+            // It tells of another loss (RFC 6582, section 3.2); the inside may well have kept nothing of what followed.
+            Some(_) if self.fast => {
+                self.round_trip.confuse();
+                self.fast = false;
+                self.next = ack;
+                self.may_read = true;
+            }
+            _ => {}
+        }
+        self.wait = None;
+        if self.una != self.high {
+            self.wait_for(Wait::Acknowledgement, now, self.round_trip.wait(0));
+        }
+    }
+
+    /// The inside has acknowledged what it had acknowledged before.
+    pub(super) fn repeated(&mut self, desk: &mut Desk<'_, '_>) {
+        self.repeats = self.repeats.saturating_add(1);
+        if self.repeats == REPEATS && self.recover.is_none() {
+            self.recover = Some(self.high);
+            self.fast = true;
+            self.cap = (self.flight() / 2).max(RESTART_SEGMENTS * u32::from(self.mss));
+            self.resend(desk);
+        }
+    }
+
+    /// Sends the oldest bytes in flight once more.
+    fn resend(&mut self, desk: &mut Desk<'_, '_>) {
+        self.round_trip.confuse();
+        let data_end =
+            self.fin.map_or(self.high, |fin| if self.high.behind(fin) { fin } else { self.high });
+        let count = data_end.beyond(self.una).max(1);
+        self.emit(self.una, count.min(u32::from(self.mss)), true, desk);
+    }
+
+    /// All that is in flight counts as lost, and is sent again from the oldest byte on.
+    pub(super) fn go_back(&mut self) {
+        self.round_trip.confuse();
+        self.next = self.una;
+        self.recover = Some(self.high);
+        self.fast = false;
+        self.repeats = 0;
+        self.may_read = true;
+    }
+
+    /// Nothing was acknowledged for too long.
+    pub(super) fn retransmit(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
+        if self.tries >= TRIES {
+            return self.abort(desk);
+        }
+        self.tries += 1;
+        self.go_back();
+        self.cap = RESTART_SEGMENTS * u32::from(self.mss);
+        let tries = self.tries;
+        self.wait_for(Wait::Acknowledgement, desk.call.now, self.round_trip.wait(tries));
+        if self.usable() == 0 {
+            self.ask(desk);
+            return Fate::Lives;
+        }
+        self.pump_on(desk)
+    }
+
+    /// The window stayed too small for too long.
+    pub(super) fn persist(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
+        if self.tries >= TRIES {
+            return self.abort(desk);
+        }
+        let usable = self.usable();
+        if usable > 0 {
+            self.wait = None;
+            match self.emit(self.next, usable, true, desk) {
+                Sent::Bytes(count) => self.advance(count, desk),
+                Sent::Fin => self.advance(1, desk),
+                Sent::Nothing => self.may_read = false,
+                Sent::Dead => return self.abort(desk),
+                Sent::Silly | Sent::NoRoom => self.persist_again(desk),
+            }
+            return Fate::Lives;
+        }
+        // There may be nothing to be sent after all.
+        let mut byte = [0];
+        let skip = self.undiscarded as usize + self.flight() as usize;
+        let peeked = self.socket.map(|socket| desk.call.host.peek(socket, skip, &mut byte));
+        if matches!(peeked, Some(Err(Failure::WouldBlock)) | None) && !self.failed {
+            self.may_read = false;
+            self.wait = None;
+            return Fate::Lives;
+        }
+        self.ask(desk);
+        self.persist_again(desk);
+        Fate::Lives
+    }
+
+    /// Waits for a window again, longer than before.
+    fn persist_again(&mut self, desk: &Desk<'_, '_>) {
+        self.tries += 1;
+        self.wait_for(Wait::Window, desk.call.now, self.round_trip.wait(self.tries));
+    }
+
+    /// Makes the inside say where it stands: a segment of nothing, just before its window.
+    pub(super) fn ask(&mut self, desk: &mut Desk<'_, '_>) {
+        let window = self.known_window();
+        self.reply(flag::ACK, self.una - 1, window, desk.call);
+    }
+
+    /// Sends what there is; the rest in another turn, without being told to.
+    pub(super) fn pump_on(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
+        match self.pump(desk) {
+            More::Over => Fate::Over,
+            more => {
+                self.again = more == More::Yes;
+                Fate::Lives
+            }
+        }
+    }
+}

@@ -1,0 +1,325 @@
+//! What the inside sends over a connection that is made, given to the host's socket.
+//!
+//! Payload in order is noted while a batch lasts and goes to the socket in one call at its end ([`Flow::deliver`]); what the
+//! socket takes is acknowledged with the window that is left then. Payload out of order is not kept: the inside sends it
+//! again. The checks and their order are those of RFC 9293, section 3.10.7.4, with RFC 5961's.
+
+use arrayvec::ArrayVec;
+
+use crate::inside::{Lost, PacketId};
+use crate::sockets::Desk;
+use crate::sockets::host::Failure;
+
+use super::flow::{Fate, Flow, State, TIME_WAIT, Wait};
+use super::segment::{Segment, flag, reset_for};
+use super::sequence::Seq;
+
+/// Parts of one call of [`crate::sockets::host::Host::send`].
+const PARTS_MAX: usize = 128;
+
+/// Answers to segments out of order within a batch.
+const AGAIN_MAX: u8 = 16;
+
+/// Payload that waits for the end of the batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Part {
+    /// Whose it is.
+    pub(super) flow: u32,
+    /// The packet it lies in.
+    pub(super) packet: PacketId,
+    /// Where it starts in the packet's bytes.
+    pub(super) start: usize,
+    /// Its length, bytes.
+    pub(super) len: u32,
+}
+
+/// What of a segment's payload is to be kept for the end of the batch.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Taken {
+    /// Where it starts in the packet's bytes.
+    pub(super) start: usize,
+    /// Its length, bytes; it may be 0.
+    pub(super) len: u32,
+}
+
+impl Taken {
+    const NOTHING: Taken = Taken { start: 0, len: 0 };
+}
+
+impl Flow {
+    /// Takes a segment of a connection that was answered or made. What of its payload is to be kept, and whether the flow goes
+    /// on; or why it goes no further.
+    pub(super) fn receive(
+        &mut self,
+        segment: &Segment,
+        desk: &mut Desk<'_, '_>,
+    ) -> (Fate, Result<Taken, Lost>) {
+        let now = desk.call.now;
+        let awaited = self.awaited();
+        let window = self.edge.beyond(awaited);
+        let offset = segment.seq - awaited;
+        if segment.has(flag::RST) {
+            return self.receive_reset(offset, window, desk);
+        }
+        if !is_acceptable(awaited, window, segment) {
+            return (Fate::Lives, self.refuse(segment, awaited, desk));
+        }
+        if segment.has(flag::SYN) {
+            self.challenge(desk.call);
+            return (Fate::Lives, Err(Lost::NoFlow));
+        }
+        if !segment.has(flag::ACK) {
+            return (Fate::Lives, Err(Lost::NoFlow));
+        }
+        if self.state == State::Answered {
+            if segment.ack != self.next {
+                if let Some(reset) = reset_for(segment) {
+                    self.send(&reset, desk.call);
+                }
+                return (Fate::Lives, Err(Lost::NoFlow));
+            }
+            self.establish(segment, desk);
+        }
+        if segment.ack.behind(self.high) || segment.ack.before(self.una - self.window_max) {
+            self.challenge(desk.call);
+            return (Fate::Lives, Err(Lost::NoFlow));
+        }
+        self.heard = now;
+        self.used = now;
+        if self.state == State::TimeWait {
+            return (Fate::Lives, Ok(Taken::NOTHING));
+        }
+        self.take_acknowledgement(segment, desk);
+        (Fate::Lives, self.take_payload(segment, awaited, window))
+    }
+
+    /// A reset counts only where it is exactly at what is awaited (RFC 5961, section 3.2).
+    fn receive_reset(
+        &mut self,
+        offset: u32,
+        window: u32,
+        desk: &mut Desk<'_, '_>,
+    ) -> (Fate, Result<Taken, Lost>) {
+        // What the batch has gathered was not acknowledged: whoever resets may not have sent it.
+        let exact = offset == 0 || offset == (self.expected - self.awaited());
+        if exact && self.state == State::TimeWait {
+            // It would end the wait before its time (RFC 1337).
+            return (Fate::Lives, Ok(Taken::NOTHING));
+        }
+        if exact {
+            return (self.reset_outside(desk), Ok(Taken::NOTHING));
+        }
+        if offset < window {
+            self.challenge(desk.call);
+        }
+        (Fate::Lives, Err(Lost::NoFlow))
+    }
+
+    /// Answers a segment that does not lie in the window.
+    fn refuse(
+        &mut self,
+        segment: &Segment,
+        awaited: Seq,
+        desk: &mut Desk<'_, '_>,
+    ) -> Result<Taken, Lost> {
+        if self.state == State::Answered
+            && segment.has(flag::SYN)
+            && segment.seq + 1 == self.expected
+        {
+            self.answer(desk);
+            return Ok(Taken::NOTHING);
+        }
+        let old = !segment.seq.behind(awaited);
+        if segment.len > 0 || segment.has(flag::FIN) {
+            // It was sent again, or asks for the window: it must be told at once how far it is.
+            self.owe_again();
+            if self.state == State::TimeWait && segment.has(flag::FIN) {
+                self.wait_for(Wait::Quiet, desk.call.now, TIME_WAIT);
+            }
+        } else if segment.seq + 1 == awaited && !segment.has(flag::SYN) {
+            self.heard = desk.call.now;
+            self.owe_again();
+        } else {
+            self.challenge(desk.call);
+        }
+        // Its acknowledgement may be news nevertheless.
+        if old && segment.has(flag::ACK) && self.state == State::Open {
+            let ack = segment.ack;
+            if ack.behind(self.una) && !ack.behind(self.high) {
+                self.heard = desk.call.now;
+                self.acknowledged(ack, desk.call.now);
+            }
+        }
+        if old { Ok(Taken::NOTHING) } else { Err(Lost::NoFlow) }
+    }
+
+    /// An acknowledgement is owed at the end of the batch, even where it says nothing new.
+    fn owe_again(&mut self) {
+        self.owed_again = self.owed_again.saturating_add(1).min(AGAIN_MAX);
+    }
+
+    /// Takes what a segment says about the other direction.
+    fn take_acknowledgement(&mut self, segment: &Segment, desk: &mut Desk<'_, '_>) {
+        let window_before = self.window;
+        let newer = segment.seq.behind(self.window_seq)
+            || segment.seq == self.window_seq && !segment.ack.before(self.window_ack);
+        if !segment.ack.before(self.una) && newer {
+            self.take_window(segment);
+        }
+        if segment.ack.behind(self.una) {
+            self.acknowledged(segment.ack, desk.call.now);
+        } else if segment.ack == self.una {
+            let same = self.window == window_before && segment.span() == 0;
+            if same && self.una != self.high && self.window > 0 {
+                self.repeated(desk);
+            }
+            if self.window == 0 || self.una == self.high {
+                // It lives, and only has no room.
+                self.tries = 0;
+            }
+        }
+        if self.window > window_before && matches!(self.wait, Some((Wait::Window, _))) {
+            self.wait = None;
+        }
+    }
+
+    /// Takes payload and FIN as far as they are what is awaited and lie in the window.
+    fn take_payload(
+        &mut self,
+        segment: &Segment,
+        awaited: Seq,
+        window: u32,
+    ) -> Result<Taken, Lost> {
+        if segment.span() == 0 {
+            return Ok(Taken::NOTHING);
+        }
+        if segment.seq.behind(awaited) {
+            self.owe_again();
+            return Err(Lost::NoFlow);
+        }
+        let known = awaited - segment.seq;
+        self.owed = true;
+        if self.finished || self.gathered_fin || self.failed {
+            // Nothing can follow a FIN, and the dead take nothing.
+            return Ok(Taken::NOTHING);
+        }
+        let fresh = segment.len.saturating_sub(known);
+        let len = fresh.min(window);
+        self.gathered += len;
+        self.gathered_fin = segment.has(flag::FIN) && len == fresh;
+        Ok(Taken { start: segment.payload + known as usize, len })
+    }
+
+    /// Gives the host what the batch has gathered, acknowledges it, and sends what has become possible.
+    pub(super) fn deliver(&mut self, parts: &[Part], desk: &mut Desk<'_, '_>) -> Fate {
+        let (gathered, fin) = (self.gathered, self.gathered_fin);
+        self.gathered = 0;
+        self.gathered_fin = false;
+        let truth = gathered > 0 && self.send_parts(parts, gathered, desk);
+        if fin && !truth && !self.failed {
+            self.take_fin(desk);
+        }
+        self.discard(desk);
+        if self.state == State::Open {
+            if self.owed || truth {
+                // What is sent now tells it.
+                self.fresh_window(truth, desk.call);
+            }
+            let before = self.owed || truth;
+            self.owed = before;
+            if self.pump_on(desk) == Fate::Over {
+                return Fate::Over;
+            }
+        }
+        for _ in 0..std::mem::take(&mut self.owed_again) {
+            self.acknowledge(truth, desk.call);
+        }
+        if self.owed {
+            self.acknowledge(truth, desk.call);
+        }
+        self.settle(desk)
+    }
+
+    /// Gives parts of `gathered` bytes in all to the socket. Whether it took less.
+    fn send_parts(&mut self, parts: &[Part], gathered: u32, desk: &mut Desk<'_, '_>) -> bool {
+        let Some(socket) = self.socket.filter(|_| !self.failed) else { return true };
+        let mut sent = 0;
+        for parts in parts.chunks(PARTS_MAX) {
+            let slices: ArrayVec<&[u8], PARTS_MAX> = parts
+                .iter()
+                .filter_map(|part| {
+                    let bytes = desk.call.inside.bytes(part.packet);
+                    bytes.get(part.start..part.start + part.len as usize)
+                })
+                .collect();
+            let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
+            match desk.call.host.send(socket, &slices) {
+                Ok(count) => {
+                    sent += count.min(all) as u32;
+                    if count < all {
+                        break;
+                    }
+                }
+                Err(Failure::WouldBlock | Failure::NoBuffers) => break,
+                Err(failure) => {
+                    self.fail(failure);
+                    break;
+                }
+            }
+        }
+        self.expected = self.expected + sent;
+        sent < gathered
+    }
+
+    /// Nothing more comes of the inside.
+    fn take_fin(&mut self, desk: &mut Desk<'_, '_>) {
+        let Some(socket) = self.socket else { return };
+        if let Err(failure) = desk.call.host.finish(socket) {
+            self.fail(failure);
+            return;
+        }
+        self.expected = self.expected + 1;
+        self.edge = self.edge.max(self.expected);
+        self.finished = true;
+        self.owed = true;
+    }
+
+    /// Takes off the socket what was acknowledged.
+    fn discard(&mut self, desk: &mut Desk<'_, '_>) {
+        let count = std::mem::take(&mut self.undiscarded);
+        let Some(socket) = self.socket.filter(|_| count > 0) else { return };
+        match desk.call.host.discard(socket, count as usize) {
+            Ok(()) => {}
+            Err(Failure::WouldBlock | Failure::NoBuffers) => self.undiscarded = count,
+            Err(failure) => self.fail(failure),
+        }
+    }
+
+    /// Ends what has been closed on both sides.
+    fn settle(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
+        if self.state != State::Open || !self.finished || !self.fin_acknowledged() {
+            return Fate::Lives;
+        }
+        self.close(desk);
+        if !self.first_to_finish {
+            return Fate::Over;
+        }
+        self.state = State::TimeWait;
+        self.again = false;
+        self.wait_for(Wait::Quiet, desk.call.now, TIME_WAIT);
+        Fate::Lives
+    }
+}
+
+/// Whether a segment lies in the window (RFC 9293, section 3.10.7.4, table 6); one that starts before it and ends behind it
+/// does, too.
+fn is_acceptable(awaited: Seq, window: u32, segment: &Segment) -> bool {
+    let end = segment.seq + segment.span();
+    match (segment.span(), window) {
+        (0, 0) => segment.seq == awaited,
+        (0, _) => segment.seq - awaited < window,
+        // A FIN takes no room, so it is good where no window is left.
+        (_, 0) => segment.has(flag::FIN) && segment.seq + segment.len == awaited,
+        _ => segment.seq.before(awaited + window) && end.behind(awaited),
+    }
+}
