@@ -3,10 +3,10 @@
 //! Commands are infallible: the control side has validated them against the desired state, so the dataplane only asserts.
 //! They are staged, and take effect together at [`Command::Commit`], between two batches.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
-pub use portolan_nat::inside::Filtering;
+pub use portolan_nat::inside::{Filtering, Owner, Zone};
 pub use portolan_nat::sockets::{FlowRow, Limits, Publication, PublicationId, Transport};
 
 use crate::drops::DropCounts;
@@ -41,7 +41,16 @@ pub enum Command {
     },
     /// A node asks no more.
     RemoveView(NodeId),
-    /// How many flows the nodes may have through the host's sockets; they begin anew with it. Nothing leads out before.
+    /// These are now the name servers of the host, in order: they are asked for names that are not ours. Nobody is before.
+    SetUpstreams(Vec<SocketAddr>),
+    /// These are now asked instead of the host's for a node; the host's again where there is none.
+    SetNameServers {
+        /// Who asks.
+        node: NodeId,
+        /// Whom, in order, each at port 53.
+        servers: Vec<IpAddr>,
+    },
+    /// How many flows the nodes may have through the host's sockets. It is said once; nothing leads out before.
     SetLimits(Limits),
     /// Ports of the host lead to a node from now on. Their sockets follow beside the commands.
     Publish(Publication),

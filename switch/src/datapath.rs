@@ -14,7 +14,7 @@ use std::collections::VecDeque;
 
 use std::net::SocketAddr;
 
-use portolan_dhcp::dns::zone::{Directory, HostKey, ZoneKey};
+use portolan_dhcp::dns::zone::{Directory, HostKey, Outlook, ZoneKey};
 use portolan_nat::icmp_error::Reason;
 use portolan_nat::inside::{Call, Lost, Zone};
 use portolan_nat::sockets::host::{Ready, SocketId};
@@ -23,6 +23,7 @@ use portolan_nat::sockets::{PublicationId, Sockets};
 use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query};
 use crate::drops::{DropCounts, DropReason};
 use crate::gateway::dns_tcp::Pool;
+use crate::gateway::forward::{Forwarding, Ways};
 use crate::ids::{NetworkId, NodeId, PortId, Time};
 use crate::network::Network;
 use crate::policy::{Origin, Prefixes};
@@ -38,6 +39,9 @@ const EVENTS_MAX: usize = 1024;
 
 /// Of these, how many may tell what guests provoke: a station that flaps must not push out a commit.
 const GUEST_EVENTS_MAX: usize = 512;
+
+/// Flows in one page of an answer.
+const FLOWS_MAX: usize = 1024;
 
 /// Handles are dense; one beyond this is a bug of whoever gave it out.
 const HANDLES_MAX: u32 = 1 << 20;
@@ -94,6 +98,7 @@ impl EventQueue {
 pub(crate) struct Shared {
     pub(crate) names: Directory,
     pub(crate) connections: Pool,
+    pub(crate) forwarding: Forwarding,
     pub(crate) events: EventQueue,
     pub(crate) totals: Totals,
     /// What is to be routed of the batch that is being handled.
@@ -127,6 +132,7 @@ impl Datapath {
             shared: Shared {
                 names: Directory::default(),
                 connections: Pool::default(),
+                forwarding: Forwarding::default(),
                 events: EventQueue::default(),
                 totals: Totals::default(),
                 aside: Vec::new(),
@@ -156,6 +162,28 @@ impl Datapath {
             self.ageing = Some(self.ageing.map_or(due, |at| at.min(due)));
         }
         self.route(turn, now);
+        self.with_forwarding(turn, now, Forwarding::run);
+    }
+
+    /// Has the questions to others do something.
+    fn with_forwarding<R>(
+        &mut self,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
+        step: impl FnOnce(&mut Forwarding, &mut Ways<'_, '_, '_>) -> R,
+    ) -> R {
+        let mut ways = Ways {
+            networks: &mut self.networks,
+            prefixes: &self.prefixes,
+            names: &self.shared.names,
+            sockets: self.shared.sockets.as_ref(),
+            connections: &mut self.shared.connections,
+            totals: &mut self.shared.totals,
+            adrift: &mut self.adrift,
+            turn,
+            now,
+        };
+        step(&mut self.shared.forwarding, &mut ways)
     }
 
     /// Sends out what the networks have set aside.
@@ -236,6 +264,9 @@ impl Datapath {
         turn: &mut Turn<'_, '_>,
         now: Time,
     ) -> bool {
+        if self.shared.forwarding.owns(socket) {
+            return self.with_forwarding(turn, now, |all, ways| all.ready(socket, ready, ways));
+        }
         let more = |sockets: &mut Sockets, call: &mut Call<'_>| sockets.ready(socket, ready, call);
         self.with_sockets(turn, now, more).unwrap_or(false)
     }
@@ -250,9 +281,10 @@ impl Datapath {
 
     /// When [`Datapath::handle_timeout`] wants to be called next; none as long as nothing is due, ever.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let Shared { connections, sockets, .. } = &self.shared;
+        let Shared { connections, forwarding, sockets, .. } = &self.shared;
         let sockets = sockets.as_ref().and_then(Sockets::poll_timeout);
-        [self.ageing, connections.next_timeout(), sockets].into_iter().flatten().min()
+        let all = [self.ageing, connections.next_timeout(), forwarding.next_timeout(), sockets];
+        all.into_iter().flatten().min()
     }
 
     /// Does what has become due. The turn needs no frames, only room to make some.
@@ -261,8 +293,9 @@ impl Datapath {
             let networks = self.networks.iter_mut().flatten();
             self.ageing = networks.filter_map(|network| network.expire(now)).min();
         }
-        let Shared { names, connections, totals, .. } = &mut self.shared;
-        connections.handle_timeout(names, totals, turn, now);
+        let Shared { names, connections, forwarding, totals, .. } = &mut self.shared;
+        connections.handle_timeout(names, forwarding, totals, turn, now);
+        self.with_forwarding(turn, now, Forwarding::handle_timeout);
         self.with_sockets(turn, now, Sockets::handle_timeout);
     }
 
@@ -284,7 +317,7 @@ impl Datapath {
     pub fn query(&self, query: &Query, now: Time) -> Answer {
         let id = match query {
             Query::Fdb { network, .. } | Query::Counters(network) => *network,
-            Query::Flows { .. } => return Answer::Flows { rows: Vec::new(), next: None },
+            Query::Flows { network, after, limit } => return self.flows(*network, *after, *limit),
         };
         let Some(Some(network)) = self.networks.get(id.0 as usize) else {
             return Answer::NoNetwork;
@@ -294,6 +327,20 @@ impl Datapath {
             Query::Counters(_) => network.counters(),
             Query::Flows { .. } => unreachable!("answered above"),
         }
+    }
+
+    /// One page of flows. Those of other networks are looked at and left out, so that a page is never more work than its rows.
+    fn flows(&self, network: Option<NetworkId>, after: Option<u64>, limit: usize) -> Answer {
+        if network.is_some_and(|id| !matches!(self.networks.get(id.0 as usize), Some(Some(_)))) {
+            return Answer::NoNetwork;
+        }
+        let limit = limit.clamp(1, FLOWS_MAX);
+        let sockets = self.shared.sockets.as_ref();
+        let page = sockets.map(|sockets| sockets.flows(after, limit)).unwrap_or_default();
+        let next = page.last().filter(|_| page.len() == limit).map(|(number, _)| *number);
+        let rows = page.into_iter().map(|(_, row)| row);
+        let rows = rows.filter(|row| network.is_none_or(|id| row.zone == Zone(id.0)));
+        Answer::Flows { rows: rows.collect(), next }
     }
 
     /// The oldest event that nobody has fetched yet.
@@ -352,7 +399,12 @@ impl Datapath {
                 self.shared.names.set_view(host_key(node), networks);
             }
             Command::RemoveView(node) => self.shared.names.remove_view(host_key(node)),
+            Command::SetUpstreams(servers) => self.shared.forwarding.set_upstreams(servers),
+            Command::SetNameServers { node, servers } => {
+                self.shared.forwarding.set_name_servers(node, servers);
+            }
             Command::SetLimits(limits) => {
+                self.shared.forwarding.set_limits(limits);
                 self.shared.sockets = Some(Sockets::new(limits, self.seed));
             }
             Command::Publish(publication) => self.sockets().publish(publication),
@@ -370,6 +422,7 @@ impl Datapath {
         let id = spec.id;
         self.prefixes.add(spec.gateways.iter().copied());
         self.shared.names.add_zone(zone_key(id), spec.zone.as_deref());
+        self.shared.names.set_outlook(zone_key(id), outlook(&spec));
         // Every network has a hash key of its own: what one guest finds out about its own network is of no use in another.
         let seed = self.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let slot = slot(&mut self.networks, id.0);
@@ -399,6 +452,7 @@ impl Datapath {
         let of_port = find(&mut self.networks, network).expect("a port's network exists");
         let gone = of_port.detach(id);
         self.shared.connections.close_port(id);
+        self.shared.forwarding.close_port(id);
         for address in gone {
             if let Some(sockets) = &mut self.shared.sockets {
                 sockets.forget(Zone(network.0), address);
@@ -410,6 +464,22 @@ impl Datapath {
         let HostSpec { network, node, names, addresses } = spec;
         self.shared.names.set_host(zone_key(network), host_key(node), &names, &addresses);
     }
+}
+
+/// What the names of a network know of the world around it.
+fn outlook(spec: &NetworkSpec) -> Outlook {
+    let opened = spec.egress.host_access && !spec.egress.internal;
+    let machine = spec.gateways.iter().filter(|_| opened);
+    Outlook {
+        leads_out: !spec.egress.internal,
+        prefixes: spec.gateways.iter().map(|net| (net.network(), net.prefix_len())).collect(),
+        machine: machine.map(|net| net.addr()).collect(),
+    }
+}
+
+/// The network that the directory calls so.
+pub(crate) fn network_id(key: ZoneKey) -> NetworkId {
+    NetworkId(key.0)
 }
 
 /// What the directory calls a network by.

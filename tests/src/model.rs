@@ -66,6 +66,7 @@ impl Model {
                 Command::RemoveView(node) => {
                     self.views.remove(&node);
                 }
+                Command::SetUpstreams(_) | Command::SetNameServers { .. } => {}
                 Command::SetLimits(_) | Command::Publish(_) | Command::Unpublish(_) => {}
                 Command::Commit(_) => unreachable!("a commit is not staged"),
             }

@@ -194,6 +194,11 @@ impl Directory {
         self.seen(asker).filter(|zone| zone.named)
     }
 
+    /// The zones a host sees, most important first; some of them may not exist.
+    pub fn view_of(&self, host: HostKey) -> impl Iterator<Item = ZoneKey> {
+        self.views.get(&host).into_iter().flatten().copied()
+    }
+
     /// Whether a host may have others asked for it: whether a zone in its view leads out.
     pub fn leads_out(&self, asker: HostKey) -> bool {
         self.seen(asker).any(|zone| zone.outlook.leads_out)

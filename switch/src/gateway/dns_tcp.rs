@@ -13,7 +13,7 @@
 use std::net::IpAddr;
 use std::time::Duration;
 
-use portolan_dhcp::dns::query::{Transport, answer};
+use portolan_dhcp::dns::query::{Reaction, Transport, react};
 use portolan_dhcp::dns::zone::Directory;
 use smoltcp::iface::{Config, Interface, SocketHandle, SocketSet};
 use smoltcp::phy::{self, ChecksumCapabilities, DeviceCapabilities, Medium};
@@ -28,6 +28,7 @@ use crate::ids::{MacAddr, NodeId, PortId, Time};
 use crate::turn::Turn;
 
 use super::dns::PORT;
+use super::forward::{Client, Forwarding};
 use super::reply;
 
 /// Connections at once.
@@ -47,6 +48,9 @@ const SEND_BUFFER: usize = 8192;
 
 /// How long a connection may go without a whole query, or without an answer making its way.
 const IDLE: Duration = Duration::from_secs(10);
+
+/// How long it may wait for others to be asked: three servers, by datagrams and then by a stream.
+const ELSEWHERE: Duration = Duration::from_secs(20);
 
 /// How long the farewell may take.
 const CLOSING: Duration = Duration::from_secs(5);
@@ -89,6 +93,7 @@ struct Link {
 
 /// One connection.
 struct Connection {
+    number: u64,
     id: ConnectionId,
     node: NodeId,
     link: Link,
@@ -99,6 +104,8 @@ struct Connection {
     query: Vec<u8>,
     /// What of the answer has not reached the socket yet.
     answer: Vec<u8>,
+    /// Whether others are asked for what was queried last.
+    is_waiting: bool,
     is_closing: bool,
     /// Ends it.
     deadline: Time,
@@ -116,11 +123,13 @@ impl std::fmt::Debug for Connection {
 #[derive(Debug, Default)]
 pub(crate) struct Pool {
     connections: Vec<Connection>,
+    last: u64,
 }
 
 /// What a connection is lent to go on.
 struct Lent<'l, 't, 'f> {
     names: &'l Directory,
+    forwarding: &'l mut Forwarding,
     totals: &'l mut Totals,
     turn: &'l mut Turn<'t, 'f>,
     now: Time,
@@ -143,6 +152,7 @@ impl Pool {
         &mut self,
         arrival: Arrival,
         names: &Directory,
+        forwarding: &mut Forwarding,
         totals: &mut Totals,
         turn: &mut Turn<'_, '_>,
         now: Time,
@@ -158,11 +168,12 @@ impl Pool {
                 {
                     return Err(DropReason::GatewayLimit);
                 }
-                self.connections.push(Connection::new(&arrival, turn, now));
+                self.last += 1;
+                self.connections.push(Connection::new(self.last, &arrival, turn, now));
                 self.connections.len() - 1
             }
         };
-        let mut lent = Lent { names, totals, turn, now };
+        let mut lent = Lent { names, forwarding, totals, turn, now };
         if self.connections[at].proceed(Some(arrival.packet), &mut lent) {
             self.connections.swap_remove(at);
         }
@@ -173,13 +184,28 @@ impl Pool {
     pub(crate) fn handle_timeout(
         &mut self,
         names: &Directory,
+        forwarding: &mut Forwarding,
         totals: &mut Totals,
         turn: &mut Turn<'_, '_>,
         now: Time,
     ) {
-        let mut lent = Lent { names, totals, turn, now };
+        let mut lent = Lent { names, forwarding, totals, turn, now };
         self.connections
             .retain_mut(|connection| connection.due > now || !connection.proceed(None, &mut lent));
+    }
+
+    /// What others had to say to the query that a connection waits for: it leaves as soon as the connection is looked at,
+    /// which is due at once.
+    pub(super) fn answer(&mut self, number: u64, reply: &[u8], now: Time) {
+        let known = self.connections.iter_mut().find(|known| known.number == number);
+        let (Some(known), Ok(len)) = (known, u16::try_from(reply.len())) else { return };
+        if known.is_waiting {
+            known.is_waiting = false;
+            known.answer.extend_from_slice(&len.to_be_bytes());
+            known.answer.extend_from_slice(reply);
+            known.deadline = now + IDLE;
+            known.due = now;
+        }
     }
 
     /// Forgets the connections of a port that has gone.
@@ -189,7 +215,7 @@ impl Pool {
 }
 
 impl Connection {
-    fn new(arrival: &Arrival, turn: &mut Turn<'_, '_>, now: Time) -> Connection {
+    fn new(number: u64, arrival: &Arrival, turn: &mut Turn<'_, '_>, now: Time) -> Connection {
         let link = Link {
             port: arrival.id.port,
             client_mac: arrival.client_mac,
@@ -215,6 +241,7 @@ impl Connection {
         let mut sockets = SocketSet::new(Vec::new());
         let socket = sockets.add(socket);
         Connection {
+            number,
             id: arrival.id,
             node: arrival.node,
             link,
@@ -223,6 +250,7 @@ impl Connection {
             socket,
             query: Vec::new(),
             answer: Vec::new(),
+            is_waiting: false,
             is_closing: false,
             deadline: now + IDLE,
             due: now,
@@ -268,6 +296,9 @@ impl Connection {
                     return;
                 }
             }
+            if self.is_waiting {
+                return;
+            }
             let wanted = match self.query.first_chunk::<PREFIX_LEN>() {
                 None => PREFIX_LEN,
                 Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
@@ -287,7 +318,23 @@ impl Connection {
             }
             let asker = host_key(self.node);
             let query = &self.query[PREFIX_LEN..];
-            let reply = answer(lent.names, asker, query, Transport::Tcp, lent.turn.random);
+            let random = &mut *lent.turn.random;
+            let reply = match react(lent.names, asker, query, Transport::Tcp, random) {
+                Some(Reaction::Reply(reply)) => Some(reply),
+                Some(Reaction::Elsewhere { question, refusal }) => {
+                    let client = Client::Stream { port: self.id.port, connection: self.number };
+                    let (names, node, now) = (lent.names, self.node, lent.now);
+                    let asked = lent.forwarding.ask(names, node, client, question, now, random);
+                    if asked {
+                        self.is_waiting = true;
+                        self.deadline = now + ELSEWHERE;
+                        self.query.clear();
+                        return;
+                    }
+                    Some(refusal)
+                }
+                None => None,
+            };
             let Some((reply, len)) =
                 reply.and_then(|r| u16::try_from(r.len()).ok().map(|n| (r, n)))
             else {

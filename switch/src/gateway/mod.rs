@@ -16,6 +16,7 @@
 mod arp;
 mod dns;
 pub(crate) mod dns_tcp;
+pub(crate) mod forward;
 mod icmp;
 mod ndp;
 mod reply;
@@ -26,6 +27,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_nat::icmp_error::Reason;
 use portolan_nat::inside::Zone;
+use portolan_nat::sockets::Transport;
 use portolan_nat::write::Header;
 
 use crate::checksum;
@@ -284,6 +286,9 @@ impl Call<'_, '_, '_> {
         let Some((transport, inside, outside)) = ends(ip, self.bytes()) else {
             return !ip.has_transport();
         };
+        if transport == Transport::Udp && self.is_expected(inside, outside.port()) {
+            return false;
+        }
         let opened = self.gateway.egress.host_access && !self.gateway.egress.internal;
         let wanted = || opened || sockets.has(transport, self.gateway.zone, inside, outside);
         outside.port() != dns::PORT && (ip.is_fragment() || wanted())

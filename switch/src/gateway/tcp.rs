@@ -82,6 +82,7 @@ impl Call<'_, '_, '_> {
         let taken = shared.connections.input(
             arrival,
             &shared.names,
+            &mut shared.forwarding,
             &mut shared.totals,
             self.turn,
             self.now,

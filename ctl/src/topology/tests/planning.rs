@@ -64,6 +64,7 @@ impl Tables {
             Command::RemoveView(node) => {
                 assert!(self.views.remove(&node).is_some(), "unknown view removed")
             }
+            Command::SetUpstreams(_) | Command::SetNameServers { .. } => {}
             Command::SetLimits(_) | Command::Publish(_) | Command::Unpublish(_) => {}
             Command::Commit(_) => panic!("the plan holds no commit"),
         }

@@ -1,0 +1,568 @@
+//! Names that are not ours, asked of others: the sockets and packets by which the questions of
+//! [`portolan_dhcp::dns::forward`] travel.
+//!
+//! Theory of operation. While a batch is handled, questions are only noted; when it is through, what is to be done is done here.
+//! Every attempt has a socket of its own, so that its port is one that the host has chosen for it alone, and whatever comes
+//! from anybody but the server it was sent to is passed over. A server that lies in a subnet of one of the node's own networks
+//! is asked there, by a packet of the gateway from a port drawn for it; one that lies elsewhere is asked by a socket, if a
+//! packet of the node might go there. The host's own servers may be anywhere, its loopback included: it is the daemon that asks
+//! them.
+//!
+//! Replies to clients wait here for room in a turn. Limits: those of the questions themselves, and a quarter of the flows there
+//! may be for sockets.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, SocketAddr};
+use std::time::Duration;
+
+use portolan_dhcp::dns::forward::{self, Action, Attempt, Forwarder, Outward, Over, Servers};
+use portolan_dhcp::dns::zone::Directory;
+use portolan_nat::inside::{Composed, Inside, Made, Zone};
+use portolan_nat::offload::Offload;
+use portolan_nat::packet::protocol;
+use portolan_nat::sockets::host::{Failure, Host, Outgoing, Ready, SocketId};
+use portolan_nat::sockets::{Limits, Sockets, Transport};
+use portolan_nat::write::{HOP_LIMIT, Header};
+use rand::Rng;
+
+use crate::datapath::{host_key, network_id};
+use crate::headers::{ETHERNET_LEN, ethertype};
+use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
+use crate::network::Network;
+use crate::policy::{self, Origin, Prefixes};
+use crate::turn::Turn;
+use crate::uplink::Lans;
+
+use super::dns::{HEADER_LEN, PORT};
+use super::dns_tcp::Pool;
+use super::reply;
+
+/// The largest message, bytes (RFC 1035, section 4.2.2).
+const MESSAGE_MAX: usize = 65_535;
+
+/// Bytes of the length before each message of a stream.
+const PREFIX_LEN: usize = 2;
+
+/// Datagrams that are read from one socket in one turn.
+const READS_MAX: usize = 16;
+
+/// Where ports of the gateway's own questions begin (RFC 6335, section 6).
+const PORTS_FROM: u16 = 49_152;
+
+/// How often a port is drawn before a question is given up.
+const DRAWS_MAX: usize = 8;
+
+/// The least time to the next try where a turn had no room: it must come round first.
+const RETRY: Duration = Duration::from_millis(1);
+
+/// A server.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub(crate) enum Server {
+    /// One that the host itself uses.
+    Host(SocketAddr),
+    /// One that a node is to use.
+    Own(NodeId, IpAddr),
+}
+
+/// Whom a reply is for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Client {
+    /// Who has sent a datagram.
+    Datagram {
+        /// The port it came by.
+        port: PortId,
+        /// The hardware addresses of client and gateway.
+        macs: (MacAddr, MacAddr),
+        /// The client.
+        to: SocketAddr,
+        /// The gateway's address it was sent to.
+        from: IpAddr,
+    },
+    /// A connection of the gateway's.
+    Stream {
+        /// The port it came by.
+        port: PortId,
+        /// Its number.
+        connection: u64,
+    },
+}
+
+/// How an attempt travels.
+#[derive(Debug)]
+enum Line {
+    /// By datagrams of a socket.
+    Datagrams { socket: SocketId, server: SocketAddr },
+    /// By a connection.
+    Stream(Stream),
+    /// By packets on a network.
+    Inside { network: NetworkId, server: IpAddr, port: u16 },
+}
+
+/// A question on a connection.
+#[derive(Debug)]
+struct Stream {
+    socket: SocketId,
+    made: bool,
+    /// What is to be sent, its length first, and how much of it was.
+    query: Vec<u8>,
+    sent: usize,
+    /// What has come of the reply, its length first.
+    reply: Vec<u8>,
+}
+
+/// Where a node's own server is.
+enum Way {
+    Inside(NetworkId),
+    Host(SocketAddr),
+}
+
+/// What the questions on their way may touch.
+pub(crate) struct Ways<'w, 't, 'f> {
+    pub(crate) networks: &'w mut [Option<Box<Network>>],
+    pub(crate) prefixes: &'w Prefixes,
+    pub(crate) names: &'w Directory,
+    pub(crate) sockets: Option<&'w Sockets>,
+    pub(crate) connections: &'w mut Pool,
+    pub(crate) totals: &'w mut crate::datapath::Totals,
+    pub(crate) adrift: &'w mut crate::drops::DropCounts,
+    pub(crate) turn: &'w mut Turn<'t, 'f>,
+    pub(crate) now: Time,
+}
+
+/// All questions to others.
+#[derive(Debug, Default)]
+pub(crate) struct Forwarding {
+    forwarder: Forwarder<Server, Client>,
+    /// The host's servers; none where nobody outside is to be asked.
+    upstreams: Option<Vec<SocketAddr>>,
+    /// The servers of nodes that have their own.
+    own: BTreeMap<NodeId, Vec<IpAddr>>,
+    lines: BTreeMap<Attempt, Line>,
+    by_socket: BTreeMap<SocketId, Attempt>,
+    by_port: BTreeMap<(NetworkId, u16), Attempt>,
+    sockets_max: usize,
+    /// Replies that have found no room yet.
+    replies: VecDeque<(Client, Vec<u8>)>,
+    /// When they are tried again.
+    retry: Option<Time>,
+    room: Vec<u8>,
+}
+
+/// Time as the questions know it.
+fn span(now: Time) -> Duration {
+    Duration::from_nanos(now.0)
+}
+
+impl Forwarding {
+    /// How many flows there may be; a part of as many sockets is for questions.
+    pub(crate) fn set_limits(&mut self, limits: Limits) {
+        self.sockets_max = (limits.flows / 4).clamp(1, forward::QUESTIONS_MAX);
+    }
+
+    /// The host's servers are these from now on.
+    pub(crate) fn set_upstreams(&mut self, upstreams: Vec<SocketAddr>) {
+        self.upstreams = Some(upstreams);
+        self.forwarder.change_servers();
+    }
+
+    /// The servers of a node are these from now on; the host's where there is none.
+    pub(crate) fn set_name_servers(&mut self, node: NodeId, servers: Vec<IpAddr>) {
+        if servers.is_empty() {
+            self.own.remove(&node);
+        } else {
+            self.own.insert(node, servers);
+        }
+        self.forwarder.change_servers();
+    }
+
+    /// Forgets the clients of a port that has gone.
+    pub(crate) fn close_port(&mut self, gone: PortId) {
+        let of_port = |client: &Client| match client {
+            Client::Datagram { port, .. } | Client::Stream { port, .. } => *port == gone,
+        };
+        self.forwarder.forget(of_port);
+        self.replies.retain(|(client, _)| !of_port(client));
+        if !self.lines.is_empty() {
+            // Their sockets are closed in the next turn, which is due at once.
+            self.retry = Some(Time::ZERO);
+        }
+    }
+
+    /// Notes a question of a node. False where nobody may be asked for it.
+    pub(crate) fn ask(
+        &mut self,
+        names: &Directory,
+        node: NodeId,
+        client: Client,
+        question: Outward,
+        now: Time,
+        random: &mut dyn Rng,
+    ) -> bool {
+        let host = host_key(node);
+        let servers = match (self.own.get(&node), &self.upstreams) {
+            (Some(own), _) => {
+                let list = own.iter().map(|address| Server::Own(node, *address)).collect();
+                Servers { own: true, list }
+            }
+            (None, Some(upstreams)) if names.leads_out(host) => {
+                let list = upstreams.iter().copied().map(Server::Host).collect();
+                Servers { own: false, list }
+            }
+            _ => return false,
+        };
+        self.forwarder.ask(host, client, question, &servers, span(now), random);
+        true
+    }
+
+    /// Whether a datagram to a port of a network's gateway may be a reply: it comes from the server that was asked from there.
+    pub(crate) fn expects(&self, network: NetworkId, from: SocketAddr, to: u16) -> bool {
+        let attempt = self.by_port.get(&(network, to));
+        let line = attempt.and_then(|attempt| self.lines.get(attempt));
+        matches!(line, Some(Line::Inside { server, .. }) if (*server, PORT) == (from.ip(), from.port()))
+    }
+
+    /// Takes such a datagram.
+    pub(crate) fn receive(
+        &mut self,
+        network: NetworkId,
+        to: u16,
+        message: &[u8],
+        now: Time,
+        random: &mut dyn Rng,
+    ) {
+        if let Some(&attempt) = self.by_port.get(&(network, to)) {
+            self.forwarder.reply(attempt, message, span(now), random);
+        }
+    }
+
+    /// Whether a socket is one of these.
+    pub(crate) fn owns(&self, socket: SocketId) -> bool {
+        self.by_socket.contains_key(&socket)
+    }
+
+    /// Something has changed about one of the sockets. True where more is to be done for it.
+    pub(crate) fn ready(
+        &mut self,
+        socket: SocketId,
+        ready: Ready,
+        ways: &mut Ways<'_, '_, '_>,
+    ) -> bool {
+        let Some(&attempt) = self.by_socket.get(&socket) else { return false };
+        let more = match self.lines.get_mut(&attempt) {
+            Some(Line::Datagrams { .. }) => self.read_datagrams(attempt, ready, ways),
+            Some(Line::Stream(stream)) => {
+                let (host, random) = (&mut *ways.turn.host, &mut *ways.turn.random);
+                match stream.proceed(host) {
+                    Ok(None) => {}
+                    Ok(Some(reply)) => {
+                        let taken = self.forwarder.reply(attempt, &reply, span(ways.now), random);
+                        if !taken {
+                            self.forwarder.failed(attempt, span(ways.now), random);
+                        }
+                    }
+                    Err(_) => self.forwarder.failed(attempt, span(ways.now), random),
+                }
+                false
+            }
+            Some(Line::Inside { .. }) | None => false,
+        };
+        self.run(ways);
+        more
+    }
+
+    fn read_datagrams(
+        &mut self,
+        attempt: Attempt,
+        ready: Ready,
+        ways: &mut Ways<'_, '_, '_>,
+    ) -> bool {
+        let Some(Line::Datagrams { socket, server }) = self.lines.get(&attempt) else {
+            return false;
+        };
+        let (socket, server, now) = (*socket, *server, span(ways.now));
+        let (host, random) = (&mut *ways.turn.host, &mut *ways.turn.random);
+        self.room.resize(MESSAGE_MAX, 0);
+        for _ in 0..READS_MAX {
+            let incoming = match host.receive_from(socket, &mut self.room) {
+                Ok(incoming) => incoming,
+                // The kernel has compared what the complaint quotes with what was sent.
+                Err(Failure::WouldBlock) => {
+                    if ready.error && host.complaint(socket).is_some() {
+                        self.forwarder.failed(attempt, now, random);
+                    }
+                    return false;
+                }
+                Err(_) => {
+                    self.forwarder.failed(attempt, now, random);
+                    return false;
+                }
+            };
+            let from = (incoming.from.ip().to_canonical(), incoming.from.port());
+            if from != (server.ip().to_canonical(), server.port()) || incoming.truncated {
+                continue;
+            }
+            let bytes = self.room.get(..incoming.len).unwrap_or_default();
+            let each = incoming.segment.map_or(bytes.len(), usize::from).max(1);
+            if bytes.chunks(each).any(|part| self.forwarder.reply(attempt, part, now, random)) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// When [`Forwarding::handle_timeout`] wants to be called.
+    pub(crate) fn next_timeout(&self) -> Option<Time> {
+        let due = self.forwarder.poll_timeout().map(|at| Time::ZERO + at);
+        [due, self.retry].into_iter().flatten().min()
+    }
+
+    /// Does what has become due.
+    pub(crate) fn handle_timeout(&mut self, ways: &mut Ways<'_, '_, '_>) {
+        self.forwarder.handle_timeout(span(ways.now), ways.turn.random);
+        self.run(ways);
+    }
+
+    /// Does what is to be done.
+    pub(crate) fn run(&mut self, ways: &mut Ways<'_, '_, '_>) {
+        while let Some(action) = self.forwarder.poll_action() {
+            match action {
+                Action::Ask { attempt, server, over, message } => {
+                    match self.open(attempt, server, over, &message, ways) {
+                        Some(line) => {
+                            self.enter(attempt, line);
+                        }
+                        None => self.forwarder.failed(attempt, span(ways.now), ways.turn.random),
+                    }
+                }
+                Action::Leave(attempt) => self.leave(attempt, ways.turn.host),
+                Action::Answer { client, message } => self.replies.push_back((client, message)),
+            }
+        }
+        self.deliver(ways);
+    }
+
+    fn enter(&mut self, attempt: Attempt, line: Line) {
+        match &line {
+            Line::Datagrams { socket, .. } | Line::Stream(Stream { socket, .. }) => {
+                self.by_socket.insert(*socket, attempt);
+            }
+            Line::Inside { network, port, .. } => {
+                self.by_port.insert((*network, *port), attempt);
+            }
+        }
+        self.lines.insert(attempt, line);
+    }
+
+    fn leave(&mut self, attempt: Attempt, host: &mut dyn Host) {
+        match self.lines.remove(&attempt) {
+            Some(Line::Datagrams { socket, .. } | Line::Stream(Stream { socket, .. })) => {
+                self.by_socket.remove(&socket);
+                host.close(socket);
+            }
+            Some(Line::Inside { network, port, .. }) => {
+                self.by_port.remove(&(network, port));
+            }
+            None => {}
+        }
+    }
+
+    /// Sends a question on its way; none where that does not work.
+    fn open(
+        &mut self,
+        attempt: Attempt,
+        server: Server,
+        over: Over,
+        message: &[u8],
+        ways: &mut Ways<'_, '_, '_>,
+    ) -> Option<Line> {
+        debug_assert!(!self.lines.contains_key(&attempt), "an attempt has one line");
+        let way = match server {
+            Server::Host(server) => Way::Host(server),
+            Server::Own(node, address) => self.way_to(node, address, ways)?,
+        };
+        let server = match way {
+            Way::Host(server) => server,
+            // A server on a network is asked by datagrams alone: the gateway makes no connections.
+            Way::Inside(_) if over == Over::Stream => return None,
+            Way::Inside(network) => {
+                let Server::Own(_, address) = server else { return None };
+                return self.send_inside(network, address, message, ways);
+            }
+        };
+        if self.by_socket.len() >= self.sockets_max {
+            return None;
+        }
+        let host = &mut *ways.turn.host;
+        match over {
+            Over::Datagrams => {
+                let socket = host.datagrams(server.is_ipv6()).ok()?;
+                let outgoing = Outgoing {
+                    to: server,
+                    from: None,
+                    hop_limit: HOP_LIMIT,
+                    traffic_class: 0,
+                    dont_fragment: false,
+                    segment: None,
+                };
+                if host.send_to(socket, &outgoing, message).is_err() {
+                    host.close(socket);
+                    return None;
+                }
+                Some(Line::Datagrams { socket, server })
+            }
+            Over::Stream => {
+                let socket = host.connect(server).ok()?;
+                let prefix = u16::try_from(message.len()).ok()?.to_be_bytes();
+                let query = [&prefix[..], message].concat();
+                Some(Line::Stream(Stream {
+                    socket,
+                    made: false,
+                    query,
+                    sent: 0,
+                    reply: Vec::new(),
+                }))
+            }
+        }
+    }
+
+    /// How a node's own server is reached: on one of its networks, or as far as a packet of the node might go.
+    fn way_to(&self, node: NodeId, address: IpAddr, ways: &Ways<'_, '_, '_>) -> Option<Way> {
+        let view = ways.names.view_of(host_key(node)).map(network_id);
+        let seen: Vec<(NetworkId, &Network)> = view
+            .filter_map(|id| Some((id, ways.networks.get(id.0 as usize)?.as_deref()?)))
+            .collect();
+        let near = |(_, network): &&(NetworkId, &Network)| {
+            let gateway = network.gateway();
+            gateway.is_near(address) && !gateway.has(address)
+        };
+        if let Some((id, _)) = seen.iter().find(near) {
+            return Some(Way::Inside(*id));
+        }
+        self.upstreams.as_ref()?;
+        let reach = seen.iter().find_map(|(_, network)| {
+            let gateway = network.gateway();
+            let origin = Origin { gateway, prefixes: ways.prefixes };
+            let own = gateway.nets().next()?.addr();
+            policy::reach(&origin, own, address).ok()
+        });
+        reach.map(|address| Way::Host((address, PORT).into()))
+    }
+
+    fn send_inside(
+        &self,
+        network: NetworkId,
+        server: IpAddr,
+        message: &[u8],
+        ways: &mut Ways<'_, '_, '_>,
+    ) -> Option<Line> {
+        let zone = Zone(network.0);
+        let mut lans = Lans {
+            networks: ways.networks,
+            frames: ways.turn.frames,
+            outbox: ways.turn.outbox,
+            totals: ways.totals,
+            adrift: ways.adrift,
+        };
+        let own = lans.gateway(zone, server)?;
+        let port = (0..DRAWS_MAX).find_map(|_| {
+            let drawn = PORTS_FROM + (ways.turn.random.next_u32() >> 18) as u16;
+            let taken = |sockets: &Sockets| {
+                sockets.has(Transport::Udp, zone, (server, PORT).into(), (own, drawn).into())
+            };
+            let free = !self.by_port.contains_key(&(network, drawn));
+            (free && !ways.sockets.is_some_and(taken)).then_some(drawn)
+        })?;
+        let header = Header::new(own, server, protocol::UDP);
+        let len = header.len() + HEADER_LEN + message.len();
+        if lans.mtu(zone)? < len {
+            return None;
+        }
+        let made = lans.compose(zone, server, len, &mut |packet| {
+            let packet = packet.get_mut(..len)?;
+            write_datagram(packet, &header, (port, PORT), message);
+            Some(Composed { len, offload: Offload::default() })
+        });
+        (made == Made::Sent).then_some(Line::Inside { network, server, port })
+    }
+
+    /// Sends replies to whom they are for, as long as the turn has room.
+    fn deliver(&mut self, ways: &mut Ways<'_, '_, '_>) {
+        self.retry = None;
+        while let Some((client, message)) = self.replies.front() {
+            match *client {
+                Client::Stream { connection, .. } => {
+                    ways.connections.answer(connection, message, ways.now);
+                }
+                Client::Datagram { port, macs, to, from } => {
+                    let header = Header::new(from, to.ip(), protocol::UDP);
+                    let len = ETHERNET_LEN + header.len() + HEADER_LEN + message.len();
+                    let Some(made) = ways.turn.frames.make(len) else {
+                        self.retry = Some(ways.now + RETRY);
+                        return;
+                    };
+                    let frame = ways.turn.frames.get_mut(made).bytes_mut();
+                    let kind = if from.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
+                    reply::ethernet(frame, macs.0, macs.1, kind);
+                    let ports = (PORT, to.port());
+                    write_datagram(&mut frame[ETHERNET_LEN..], &header, ports, message);
+                    ways.turn.outbox.push(port, made);
+                    ways.totals.made += 1;
+                    ways.totals.sent += 1;
+                }
+            }
+            self.replies.pop_front();
+        }
+    }
+}
+
+/// Writes a UDP packet that is exactly as long as `packet`. The caller has seen to its length.
+fn write_datagram(packet: &mut [u8], header: &Header, ports: (u16, u16), payload: &[u8]) {
+    let datagram = &mut packet[header.len()..];
+    let len = (datagram.len() as u16).to_be_bytes();
+    datagram[..2].copy_from_slice(&ports.0.to_be_bytes());
+    datagram[2..4].copy_from_slice(&ports.1.to_be_bytes());
+    datagram[4..6].copy_from_slice(&len);
+    datagram[6..HEADER_LEN].fill(0);
+    datagram[HEADER_LEN..].copy_from_slice(payload);
+    header.seal(packet, 6);
+}
+
+impl Stream {
+    /// Goes on as far as it can; the reply once it is whole.
+    fn proceed(&mut self, host: &mut dyn Host) -> Result<Option<Vec<u8>>, Failure> {
+        let waits = |failure| if failure == Failure::WouldBlock { Ok(None) } else { Err(failure) };
+        if !self.made {
+            if let Err(failure) = host.connected(self.socket) {
+                return waits(failure);
+            }
+            self.made = true;
+        }
+        while let Some(rest) = self.query.get(self.sent..).filter(|rest| !rest.is_empty()) {
+            match host.send(self.socket, &[rest]) {
+                Ok(0) => return Err(Failure::Reset),
+                Ok(sent) => self.sent += sent,
+                Err(Failure::WouldBlock) => break,
+                Err(failure) => return Err(failure),
+            }
+        }
+        loop {
+            let wanted = match self.reply.first_chunk::<PREFIX_LEN>() {
+                None => PREFIX_LEN,
+                Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
+            };
+            let held = self.reply.len();
+            if held >= PREFIX_LEN && held == wanted {
+                return Ok(Some(self.reply.split_off(PREFIX_LEN)));
+            }
+            self.reply.resize(wanted, 0);
+            let read = host.peek(self.socket, 0, &mut self.reply[held..]);
+            let count = *read.as_ref().unwrap_or(&0);
+            self.reply.truncate(held + count);
+            match read {
+                Ok(0) => return Err(Failure::Reset),
+                Ok(count) => host.discard(self.socket, count)?,
+                Err(failure) => return waits(failure),
+            }
+        }
+    }
+}
