@@ -13,6 +13,7 @@
 
 mod draft;
 mod edit;
+mod egress;
 mod filter;
 mod id;
 mod ipam;

@@ -8,6 +8,7 @@ use ipnet::IpNet;
 use portolan_switch::ids::MacAddr;
 use rand::Rng;
 
+use super::egress;
 use super::ipam::{Occupancy, default_gateway, ends, is_tiny, overlap};
 use super::model::{Form, HostFacts, Network, Removed, Subnet};
 use super::names::check_network_name;
@@ -120,7 +121,7 @@ impl Topology {
             faults.invalid("an IPv4 subnet is given but IPv4 is disabled: drop one of them");
         }
         check_plan(&spec.ipam.config, spec.internal, &mut faults);
-        let choices = Choices::read(&spec.options, ipv6, &mut faults, &mut warnings);
+        let choices = Choices::read(spec, ipv6, &mut faults, &mut warnings);
         faults.settle()?;
 
         let mut subnets: Vec<Subnet> = spec.ipam.config.iter().map(subnet_of).collect();
@@ -226,14 +227,14 @@ struct Choices {
 
 impl Choices {
     fn read(
-        options: &BTreeMap<String, String>,
+        spec: &NetworkCreate,
         ipv6: bool,
         faults: &mut Faults,
         warnings: &mut Vec<String>,
     ) -> Choices {
         let mut choices = Choices { mtu: MTU_DEFAULT, guard: true };
         let least = if ipv6 { MTU_MIN_IPV6 } else { MTU_MIN };
-        for (key, value) in options {
+        for (key, value) in &spec.options {
             if MTU_KEYS.contains(&key.as_str()) {
                 match value.parse() {
                     Ok(mtu) if (least..=MTU_MAX).contains(&mtu) => choices.mtu = mtu,
@@ -247,7 +248,7 @@ impl Choices {
                     "off" | "false" => choices.guard = false,
                     _ => faults.invalid(format!("{key}={value}: on or off is needed")),
                 }
-            } else {
+            } else if !egress::check(key, value, spec.internal, faults) {
                 warnings.push(format!("option {key:?} is kept but has no effect in this version"));
             }
         }

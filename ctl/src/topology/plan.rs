@@ -6,12 +6,14 @@
 //! down before and set again behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portolan_switch::command::{Command, Egress, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
 use portolan_switch::ids::{NetworkId, NodeId, PortId};
 
+use super::egress;
 use super::model::{Form, Network, Node};
 use super::names::names_of;
 use super::{Id, Topology};
@@ -23,6 +25,8 @@ struct Chart {
     ports: BTreeMap<PortId, PortSpec>,
     hosts: BTreeMap<(NetworkId, NodeId), HostSpec>,
     views: BTreeMap<NodeId, Vec<NetworkId>>,
+    /// The name servers of nodes that have their own.
+    name_servers: BTreeMap<NodeId, Vec<IpAddr>>,
 }
 
 impl Chart {
@@ -66,6 +70,9 @@ impl Chart {
             self.ports.insert(port, spec);
         }
         if !view.is_empty() {
+            if !node.dns.is_empty() {
+                self.name_servers.insert(node.node_id(), node.dns.clone());
+            }
             self.views.insert(node.node_id(), view);
         }
     }
@@ -84,7 +91,7 @@ fn network_spec(network: &Network) -> NetworkSpec {
         gateways,
         mtu: network.mtu,
         guard: network.guard,
-        egress: Egress::default(),
+        egress: egress::of(network),
     }
 }
 
@@ -132,6 +139,9 @@ fn difference(old: &Chart, new: &Chart) -> Vec<Command> {
             commands.push(Command::RemoveView(*node));
         }
     }
+    let bereft = old.name_servers.keys().filter(|node| !new.name_servers.contains_key(node));
+    commands
+        .extend(bereft.map(|node| Command::SetNameServers { node: *node, servers: Vec::new() }));
     commands.extend(stale.iter().map(|network| Command::RemoveNetwork(*network)));
 
     let fresh = beyond(&new.networks, &old.networks);
@@ -148,5 +158,8 @@ fn difference(old: &Chart, new: &Chart) -> Vec<Command> {
             commands.push(Command::SetView { node: *node, networks: view.clone() });
         }
     }
+    commands.extend(beyond(&new.name_servers, &old.name_servers).map(|(node, servers)| {
+        Command::SetNameServers { node: *node, servers: servers.clone() }
+    }));
     commands
 }

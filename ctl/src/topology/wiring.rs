@@ -130,10 +130,10 @@ impl Topology {
         }
         let mut text =
             String::from("# Written by portolan; rewritten when the node changes networks.\n");
-        let servers = if node.dns.is_empty() {
-            self.resolver(node).into_iter().collect()
-        } else {
-            node.dns.clone()
+        // The gateway asks the node's own name servers, so that names of nodes are known beside theirs.
+        let servers = match self.resolver(node) {
+            Some(gateway) => vec![gateway],
+            None => node.dns.clone(),
         };
         for server in servers {
             let _ = writeln!(text, "nameserver {server}");

@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use portolan_switch::command::{Command, Egress, Filtering};
+
 use super::*;
 
 fn subnets(network: &Network) -> Vec<String> {
@@ -316,4 +318,57 @@ fn handles_come_round_and_pass_over_those_in_use() {
     let handles: Vec<u32> = (0..2).map(|n| bench.network(&format!("n{n}"), &[]).handle).collect();
     let free: Vec<u32> = (1..).filter(|h| *h > first).take(2).collect();
     assert_eq!(handles, free, "the predefined networks and `first` bear the handles up to {first}");
+}
+
+#[test]
+fn options_open_the_way_out_and_every_fault_is_told() {
+    let mut bench = Bench::new();
+    let with = |name: &str, internal, options: &[(&str, &str)]| NetworkCreate {
+        internal,
+        options: options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect(),
+        ..network_spec(name, &[])
+    };
+    let open = [
+        ("portolan.host_access", "true"),
+        ("portolan.metadata", "true"),
+        ("portolan.filtering", "endpoint-independent"),
+    ];
+    let warnings = bench.try_network(&with("open", false, &open)).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    bench.try_network(&with("plain", false, &[])).unwrap();
+    bench.try_network(&with("inner", true, &[])).unwrap();
+    let specs = plan(&Topology::default(), &bench.topology);
+    let egress = |name: &str| {
+        let of = |command: &Command| match command {
+            Command::CreateNetwork(spec) if spec.zone.as_deref() == Some(name) => Some(spec.egress),
+            _ => None,
+        };
+        specs.iter().find_map(of).unwrap()
+    };
+    let opened = Egress {
+        internal: false,
+        host_access: true,
+        metadata: true,
+        filtering: Filtering::EndpointIndependent,
+    };
+    assert_eq!(egress("open"), opened);
+    assert_eq!(egress("plain"), Egress::default());
+    assert_eq!(egress("inner"), Egress { internal: true, ..Egress::default() });
+    let detail = bench.topology.network_detail(bench.topology.network("open").unwrap());
+    assert_eq!(detail.options["portolan.host_access"], "true");
+
+    let wrong = [
+        ("portolan.host_access", "yes"),
+        ("portolan.metadata", "true"),
+        ("portolan.filtering", "none"),
+    ];
+    let (kind, message) = refused(bench.try_network(&with("wrong", true, &wrong)));
+    assert_eq!(kind, RefusalKind::Invalid);
+    for part in [
+        "portolan.host_access=yes: true or false is needed",
+        "portolan.metadata=true has nothing to open on an internal network",
+        "portolan.filtering=none: one of address-dependent, endpoint-independent, ",
+    ] {
+        assert!(message.contains(part), "{message}");
+    }
 }

@@ -17,6 +17,7 @@ struct Tables {
     ports: BTreeMap<PortId, PortSpec>,
     hosts: BTreeMap<(NetworkId, NodeId), HostSpec>,
     views: BTreeMap<NodeId, Vec<NetworkId>>,
+    servers: BTreeMap<NodeId, Vec<IpAddr>>,
 }
 
 impl Tables {
@@ -64,8 +65,16 @@ impl Tables {
             Command::RemoveView(node) => {
                 assert!(self.views.remove(&node).is_some(), "unknown view removed")
             }
-            Command::SetUpstreams(_) | Command::SetNameServers { .. } => {}
-            Command::SetLimits(_) | Command::Publish(_) | Command::Unpublish(_) => {}
+            Command::SetNameServers { node, servers } if servers.is_empty() => {
+                assert!(self.servers.remove(&node).is_some(), "unknown name servers removed");
+            }
+            Command::SetNameServers { node, servers } => {
+                self.servers.insert(node, servers);
+            }
+            Command::SetUpstreams(_)
+            | Command::SetLimits(_)
+            | Command::Publish(_)
+            | Command::Unpublish(_) => {}
             Command::Commit(_) => panic!("the plan holds no commit"),
         }
     }
@@ -98,7 +107,8 @@ fn step(bench: &mut Bench, ports: &mut u32, number: u8, a: u8, b: u8) {
                 EndpointCreate { gw_priority: i64::from(d % 3), ..wish(&format!("n{}", c % 4)) },
             ];
             let networks = wishes[..usize::from(1 + d % 2)].to_vec();
-            drop(bench.try_node(&NodeCreate { networks, ..node_spec(&node, &[]) }));
+            let dns = if c.is_multiple_of(5) { vec![IpAddr::from([192, 0, 2, d])] } else { vec![] };
+            drop(bench.try_node(&NodeCreate { networks, dns, ..node_spec(&node, &[]) }));
         }
         6 => drop(bench.connect(
             &network,

@@ -95,13 +95,12 @@ fn files_of_etc_name_the_gateway_and_the_node() {
     );
     let own = NodeCreate { dns: vec!["192.0.2.53".parse().unwrap()], ..node_spec("own", &["app"]) };
     bench.try_node(&own).unwrap();
-    assert!(
-        bench
-            .topology
-            .etc_files(&bench.get("own"))
-            .resolv_conf
-            .contains("\nnameserver 192.0.2.53\n")
-    );
+    let text = bench.topology.etc_files(&bench.get("own")).resolv_conf;
+    assert!(text.contains("\nnameserver 10.0.0.1\n") && !text.contains("192.0.2.53"), "{text}");
+    let host = NodeCreate { dns: own.dns.clone(), ..node_spec("bare", &["host"]) };
+    bench.try_node(&host).unwrap();
+    let text = bench.topology.etc_files(&bench.get("bare")).resolv_conf;
+    assert!(text.contains("\nnameserver 192.0.2.53\n"), "{text}");
     let alone = bench.node("alone", &[]);
     assert!(!bench.topology.etc_files(&alone).resolv_conf.contains("nameserver"));
 }
