@@ -161,6 +161,12 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         .route("/v1/nodes/{name}/stop", post(stop))
         .route("/v1/nodes/{name}/rename", post(rename))
         .route("/v1/nodes/{name}/exited", post(exited))
+        .route(
+            "/v1/nodes/{name}/port",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.ports(&n).await)),
+        )
+        .route("/v1/nodes/{name}/publish", post(publish))
+        .route("/v1/nodes/{name}/unpublish", post(unpublish))
         .fallback(async || {
             refusal(RefusalKind::NotFound, "there is no such path in this API; see /v1/info")
         })
@@ -261,7 +267,7 @@ async fn disconnect(
     State(daemon): Daemons,
     Path(name): Path<String>,
     Body(asked): Body<DisconnectRequest>,
-) -> Answer<()> {
+) -> Answer<Vec<String>> {
     answer(daemon.disconnect(&name, &asked.container, asked.force).await)
 }
 
@@ -307,6 +313,22 @@ async fn exited(
     Body(how): Body<NodeExited>,
 ) -> Answer<()> {
     answer(daemon.exited(&name, how.exit_code).await)
+}
+
+async fn publish(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Body(asked): Body<PublishRequest>,
+) -> Answer<()> {
+    answer(daemon.publish(&name, &asked.ports).await)
+}
+
+async fn unpublish(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Body(asked): Body<PublishRequest>,
+) -> Answer<()> {
+    answer(daemon.unpublish(&name, &asked.ports).await)
 }
 
 async fn events(

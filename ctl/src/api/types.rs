@@ -238,6 +238,8 @@ pub struct NodeCreate {
     pub dns_search: Vec<String>,
     /// More lines of /etc/hosts, as `NAME:ADDRESS`.
     pub extra_hosts: Vec<String>,
+    /// Ports to publish, each as `-p` takes it.
+    pub publish: Vec<String>,
     /// Whether its end removes it.
     pub auto_remove: bool,
     /// Where its output goes, when detached.
@@ -290,6 +292,9 @@ pub struct NodeDetail {
     pub state: NodeState,
     /// What it was asked to be.
     pub config: NodeConfig,
+    /// What it was asked to have of the host.
+    #[serde(default)]
+    pub host_config: HostConfig,
     /// Where its output goes, when detached; else empty.
     pub log_path: String,
     /// Its endpoints.
@@ -326,12 +331,62 @@ pub struct NodeConfig {
     pub auto_remove: bool,
 }
 
+/// What a node was asked to have of the host.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct HostConfig {
+    /// What is published, as asked: by the node's port and transport, such as `80/tcp`.
+    pub port_bindings: BTreeMap<String, Vec<PortBinding>>,
+}
+
+/// A port of the host that leads to one of a node's.
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortBinding {
+    /// The host's address; empty where any was asked for.
+    pub host_ip: String,
+    /// The host's port; empty where any was asked for.
+    pub host_port: String,
+}
+
 /// The endpoints of a node.
 #[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkSettings {
     /// By the network's name.
     pub networks: BTreeMap<String, EndpointDetail>,
+    /// The ports of the host that are open for it now: by the node's port and transport, such as `80/tcp`.
+    #[serde(default)]
+    pub ports: BTreeMap<String, Vec<PortBinding>>,
+    /// What should be open and is not, a line each.
+    #[serde(default)]
+    pub port_faults: Vec<String>,
+}
+
+/// One row of `GET /v1/nodes/{name}/port`: ports in a row that are open at one address of the host.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct PortRow {
+    /// The host's address.
+    #[serde(rename = "IP")]
+    pub ip: IpAddr,
+    /// The first of the node's ports.
+    pub private_port: u16,
+    /// The host's port that leads there.
+    pub public_port: u16,
+    /// How many.
+    pub count: u16,
+    /// `tcp` or `udp`.
+    #[serde(rename = "Type")]
+    pub transport: String,
+}
+
+/// `POST /v1/nodes/{name}/publish` and `.../unpublish`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase", deny_unknown_fields)]
+pub struct PublishRequest {
+    /// Ports, each as `-p` takes it.
+    pub ports: Vec<String>,
 }
 
 /// An endpoint, as inspected.
@@ -398,6 +453,9 @@ pub struct NodeSummary {
     pub pid: u32,
     /// Its networks and addresses.
     pub networks: BTreeMap<String, Vec<IpAddr>>,
+    /// What is published to it, as `docker ps` writes it, and what should be and is not.
+    #[serde(default)]
+    pub ports: String,
 }
 
 /// `POST /v1/nodes/{name}/exited`, by the runner.

@@ -10,6 +10,7 @@ use portolan::api::types::{NodeCreate, NodeKind};
 use portolan::namespace::user;
 
 use super::endpoint::EndpointArgs;
+use super::port::PublishArgs;
 use super::{DaemonChoice, for_each, node, output};
 
 #[derive(Args, Debug)]
@@ -26,6 +27,8 @@ pub struct Attach {
     name: Option<String>,
     #[command(flatten)]
     endpoints: EndpointArgs,
+    #[command(flatten)]
+    publish: PublishArgs,
     /// Name of its first interface
     #[arg(long, value_name = "NAME")]
     ifname: Option<String>,
@@ -34,10 +37,12 @@ pub struct Attach {
 impl Attach {
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         let inside = self.inside()?;
+        let publish = self.publish.ports()?;
         let spec = NodeCreate {
             name: self.name,
             kind: NodeKind::Attach,
             networks: self.endpoints.endpoints(),
+            publish,
             ifname: self.ifname,
             pid: self.pid,
             netns: self.netns,

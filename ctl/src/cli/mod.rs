@@ -12,6 +12,7 @@ mod logs;
 mod network;
 mod node;
 mod output;
+mod port;
 mod run;
 mod switch;
 mod system;
@@ -63,6 +64,12 @@ enum Verb {
     Attach(attach::Attach),
     /// Take an attached namespace off its networks
     Detach(attach::Detach),
+    /// Show which ports of the host lead to a node
+    Port(port::Port),
+    /// Publish more ports of a running node
+    Publish(port::Publish),
+    /// Take published ports back
+    Unpublish(port::Publish),
     /// Follow what happens
     Events(events::Events),
     /// Show which station is behind which node
@@ -121,6 +128,9 @@ impl Cli {
             Verb::Logs(logs) => logs.act(&daemon),
             Verb::Attach(attach) => attach.act(&daemon),
             Verb::Detach(detach) => detach.act(&daemon),
+            Verb::Port(port) => port.act(&daemon),
+            Verb::Publish(ports) => ports.publish(&daemon),
+            Verb::Unpublish(ports) => ports.unpublish(&daemon),
             Verb::Events(events) => events.act(&daemon),
             Verb::Fdb(asked) => asked.fdb(&daemon),
             Verb::Drops(asked) => asked.drops(&daemon),

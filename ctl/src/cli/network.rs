@@ -408,7 +408,9 @@ pub struct Disconnect {
 impl Disconnect {
     fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         let request = DisconnectRequest { container: self.node, force: self.force };
-        daemon.open()?.post::<_, ()>(&format!("{}/disconnect", path(&self.network)?), &request)?;
+        let warnings: Vec<String> =
+            daemon.open()?.post(&format!("{}/disconnect", path(&self.network)?), &request)?;
+        warnings.iter().for_each(|warning| output::note(warning));
         Ok(0)
     }
 }

@@ -37,7 +37,7 @@ impl Ps {
             nodes.iter().for_each(|n| output::line(&output::short(&n.id, self.no_trunc)));
             return Ok(0);
         }
-        let headers = ["NODE ID", "NAME", "COMMAND", "CREATED", "STATUS", "NETWORKS"];
+        let headers = ["NODE ID", "NAME", "COMMAND", "CREATED", "STATUS", "PORTS", "NETWORKS"];
         let rows: Vec<Row> = nodes.iter().map(|node| self.row(node)).collect();
         output::list(&self.format, &headers, &rows)?;
         Ok(0)
@@ -53,11 +53,16 @@ impl Ps {
             node.networks.iter().map(|(name, addresses)| on_network(name, addresses)).collect();
         let networks = networks.join(", ");
         let created = time::ago(&node.created);
+        let ports = node.ports.clone();
         let extra = json!({
             "ID": id, "Names": names, "Name": names, "Command": command, "CreatedAt": node.created,
             "RunningFor": created, "Networks": node.networks.keys().cloned().collect::<Vec<_>>().join(","),
         });
-        Row::new(node, vec![id, names, command, created, node.status.clone(), networks], extra)
+        Row::new(
+            node,
+            vec![id, names, command, created, node.status.clone(), ports, networks],
+            extra,
+        )
     }
 }
 

@@ -9,6 +9,7 @@ use portolan::runner::{self, RunOptions};
 
 use super::DaemonChoice;
 use super::endpoint::{EndpointArgs, pair};
+use super::port::PublishArgs;
 
 #[derive(Args, Debug)]
 pub struct Run {
@@ -17,6 +18,8 @@ pub struct Run {
     name: Option<String>,
     #[command(flatten)]
     endpoints: EndpointArgs,
+    #[command(flatten)]
+    publish: PublishArgs,
     /// Name server to ask instead of the gateway
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
@@ -77,12 +80,14 @@ impl Run {
     /// Runs it; the program's own code.
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         not_an_option(self.command.first())?;
+        let publish = self.publish.ports()?;
         let client = daemon.open().map_err(ours)?;
         Ok(runner::run(
             &client,
             RunOptions {
                 name: self.name,
                 networks: self.endpoints.endpoints(),
+                publish,
                 dns: self.dns,
                 dns_search: self.dns_search,
                 extra_hosts: self.add_host,
@@ -175,8 +180,8 @@ mod tests {
 
     #[test]
     fn an_unknown_option_is_wrong_usage_and_not_a_program() {
-        let failure = not_an_option(Some(&"-p".into())).unwrap_err();
-        assert_eq!(failure.message, "run has no option -p; see portolan run --help");
+        let failure = not_an_option(Some(&"-x".into())).unwrap_err();
+        assert_eq!(failure.message, "run has no option -x; see portolan run --help");
         assert_eq!(failure.code, 2);
         assert_eq!(not_an_option(Some(&"true".into())), Ok(()));
     }

@@ -32,7 +32,7 @@ impl Keeping {
     pub fn inherit(socket: OwnedFd) -> io::Result<(Keeping, Inheritance, u64)> {
         let mut inheritance = Inheritance::new();
         loop {
-            let (message, descriptors) = channel::receive(socket.as_fd(), None)?;
+            let (message, descriptors) = channel::receive_batch(socket.as_fd())?;
             match message {
                 ToDaemon::Held { key, note } => {
                     inheritance.insert(key, Inherited { note, descriptors });
@@ -52,6 +52,13 @@ impl Keeping {
     /// Has the keeper close what it holds under these keys.
     pub fn release(&self, keys: Vec<String>) {
         self.tell(&ToKeeper::Release(keys), &[]);
+    }
+
+    /// As [`Keeping::release`]; what comes back becomes readable once they are closed there.
+    pub fn release_and_tell(&self, keys: Vec<String>) -> io::Result<OwnedFd> {
+        let (told, tells) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC)?;
+        self.tell(&ToKeeper::Release(keys), &[tells.as_fd()]);
+        Ok(told)
     }
 
     /// Tells that the daemon serves.

@@ -81,7 +81,7 @@ pub enum ToKeeper {
         /// The keeper does not look into it.
         note: String,
     },
-    /// Close these.
+    /// Close these, and then the descriptors of this message: whoever waits at their other ends knows by that.
     Release(Vec<String>),
     /// The daemon serves.
     Ready,
@@ -241,7 +241,7 @@ impl Keeper {
 
     /// Takes one message; false once the daemon has hung up.
     fn heed(&mut self, daemon: BorrowedFd<'_>) -> bool {
-        let (message, descriptors) = match channel::receive(daemon, None) {
+        let (message, descriptors) = match channel::receive_batch(daemon) {
             Ok(received) => received,
             Err(error) if HANG_UPS.contains(&error.kind()) => return false,
             Err(error) => {

@@ -9,9 +9,11 @@
 //! starts after another one died finds them again by their keys, and goes on where that one stopped.
 
 pub mod clock;
+mod doors;
 mod doorway;
 pub mod events;
 pub mod held;
+mod holder;
 pub mod host;
 pub mod keeper;
 pub mod log;
@@ -19,6 +21,7 @@ mod networks;
 mod nodes;
 pub mod place;
 pub mod plane;
+mod publications;
 mod readiness;
 mod start;
 mod wires;
@@ -28,9 +31,8 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use portolan_switch::ids::PortId;
-use portolan_switch::io::Port;
 use rand_chacha::ChaCha20Rng;
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 
 use crate::api::types::Info;
@@ -40,7 +42,7 @@ use crate::topology::{EndpointId, Id, Refusal, RefusalKind, Topology, plan};
 use self::events::Events;
 use self::held::Keeping;
 use self::keeper::DaemonOptions;
-use self::plane::Plane;
+use self::plane::{Opening, Plane};
 
 pub use self::start::serve;
 
@@ -55,6 +57,10 @@ pub struct Daemon {
     plane: Arc<Plane>,
     keeping: Keeping,
     control: Mutex<Control>,
+    /// Held while published ports of nodes that run are opened or closed.
+    publishing: Mutex<()>,
+    /// How many groups of doors are being closed: their ports cannot be had yet.
+    closing: watch::Sender<usize>,
     restarts: u64,
 }
 
@@ -65,6 +71,8 @@ struct Control {
     random: ChaCha20Rng,
     wires: BTreeMap<EndpointId, LiveWire>,
     nodes: BTreeMap<Id, LiveNode>,
+    /// The keeper's keys of the doors of each mapping.
+    doors: BTreeMap<u32, Vec<String>>,
     last_port: u32,
 }
 
@@ -100,12 +108,12 @@ impl Control {
 }
 
 impl Daemon {
-    /// Makes `new` the desired state: saves it, sends the difference down, and opens the ports that come with it.
+    /// Makes `new` the desired state: saves it, sends the difference down, and then what comes into service with it.
     async fn commit(
         &self,
         control: &mut Control,
         new: Topology,
-        open: Vec<(PortId, Port)>,
+        open: Opening,
     ) -> Result<(), Refusal> {
         control.store.save(&control.topology, &new).map_err(|error| Refusal {
             kind: RefusalKind::Internal,

@@ -6,6 +6,7 @@ use portolan_switch::command::{Answer, FdbRow, Query};
 use portolan_switch::drops::DropCounts;
 use portolan_switch::ids::{MacAddr, NetworkId, PortId};
 
+use super::plane::Opening;
 use super::{Control, Daemon, clock, host, internal};
 use crate::api::types::{
     DropEntry, FdbEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail,
@@ -41,7 +42,7 @@ impl Daemon {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         let made = new.create_network(spec, &facts, clock::now(), &mut control.random)?;
-        self.commit(&mut control, new, Vec::new()).await?;
+        self.commit(&mut control, new, Opening::default()).await?;
         self.events.tell(
             "network",
             "create",
@@ -71,7 +72,7 @@ impl Daemon {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         let gone = new.remove_network(name, false)?;
-        self.commit(&mut control, new, Vec::new()).await?;
+        self.commit(&mut control, new, Opening::default()).await?;
         self.events.tell("network", "destroy", &gone.id.to_string(), &[("name", &gone.name)]);
         Ok(())
     }
@@ -81,7 +82,7 @@ impl Daemon {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         let gone = new.prune(&NetworkFilter::labels(labels));
-        self.commit(&mut control, new, Vec::new()).await?;
+        self.commit(&mut control, new, Opening::default()).await?;
         for network in &gone {
             self.events.tell(
                 "network",

@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
+use super::plane::Opening;
+use super::publications::MadeDoors;
 use super::readiness::readable;
 use super::wires::{self, Cut, DefaultRoutes, Place};
 use super::{Control, Daemon, LiveNode, clock, host, internal};
@@ -87,12 +89,18 @@ impl Daemon {
                 .unwrap_or_default();
             let wanted =
                 endpoints.iter().filter_map(|e| Some((*e, wires::wire_spec(&new, *e)?))).collect();
-            self.commit(&mut control, new, Vec::new()).await?;
+            self.commit(&mut control, new, Opening::default()).await?;
             (id, warnings, wanted)
         };
-        let started = match wires::make(place.clone(), wanted).await {
-            Ok(made) => self.start_node(id, &place, made, warnings).await,
-            Err(error) => Err(internal(error)),
+        let started = match self.open_doors(id, None).await {
+            Ok(doors) => match wires::make(place.clone(), wanted).await {
+                Ok(made) => self.start_node(id, &place, (made, doors), warnings).await,
+                Err(error) => {
+                    self.give_up(doors);
+                    Err(internal(error))
+                }
+            },
+            Err(refusal) => Err(refusal),
         };
         if started.is_err() {
             self.unmake_node(id).await;
@@ -104,26 +112,28 @@ impl Daemon {
     async fn unmake_node(self: &Arc<Self>, id: Id) {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
+        let published = new.node_by_id(id).map(|node| node.publications.clone());
         let Ok(removed) = new.remove_node(&id.to_string(), true) else { return };
-        if let Err(refusal) = self.commit(&mut control, new, Vec::new()).await {
+        if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
             say(format_args!("{}", refusal.message));
             return;
         }
         // It may have been connected further while it was made.
         let endpoints: Vec<EndpointId> = removed.endpoints.iter().map(|e| e.id).collect();
         drop(self.dismiss(&mut control, &endpoints));
+        drop(self.close_doors(&mut control, &published.unwrap_or_default()));
     }
 
     async fn start_node(
         self: &Arc<Self>,
         id: Id,
         place: &Place,
-        made: Vec<wires::MadeWire>,
+        (made, doors): (Vec<wires::MadeWire>, Vec<MadeDoors>),
         warnings: Vec<String>,
     ) -> Result<NodeCreated, Refusal> {
         let mut control = self.control.lock().await;
         let new = control.topology.clone();
-        self.commit_wired(&mut control, new, made).await?;
+        self.commit_wired(&mut control, new, made, doors).await?;
         let node = control.topology.node_by_id(id).filter(|node| node.running()).cloned();
         let node = node.ok_or_else(|| internal("the node was removed while it was made"))?;
         self.watch_node(&mut control, id, place);
@@ -133,8 +143,10 @@ impl Daemon {
             self.tell_network(&control.topology, "connect", endpoint.network, &text);
         }
         self.events.tell("container", "start", &text, &[("name", name)]);
+        // The answer is one message of limited size; thousands of ports would not fit, and nobody reads them there.
+        let bare = Node { publications: Vec::new(), ..Node::clone(&node) };
         Ok(NodeCreated::Ready {
-            node: Box::new(control.topology.node_detail(&node)),
+            node: Box::new(control.topology.node_detail(&bare)),
             etc: control.topology.etc_files(&node),
             warnings,
         })
@@ -188,7 +200,7 @@ impl Daemon {
         }
         let remove = node.auto_remove || node.kind == NodeKind::Attach;
         let removed = if remove { new.remove_node(&id.to_string(), true).ok() } else { None };
-        if let Err(refusal) = self.commit(&mut control, new, Vec::new()).await {
+        if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
             say(format_args!("{}", refusal.message));
             return;
         }
@@ -207,6 +219,11 @@ impl Daemon {
     fn forget(self: &Arc<Self>, control: &mut Control, node: &Node) -> Cut {
         let endpoints: Vec<EndpointId> = node.endpoints.iter().map(|e| e.id).collect();
         let cut = self.dismiss(control, &endpoints);
+        let closed = self.close_doors(control, &node.publications);
+        let cut = tokio::spawn(async move {
+            let _ = cut.await;
+            let _ = closed.await;
+        });
         self.keeping.release(vec![node_key(node.id)]);
         if let Some(LiveNode { watch: Some(watch), .. }) = control.nodes.remove(&node.id) {
             watch.abort();
@@ -244,7 +261,7 @@ impl Daemon {
         }
         let mut new = control.topology.clone();
         new.set_exit_code(id, code);
-        self.commit(&mut control, new, Vec::new()).await
+        self.commit(&mut control, new, Opening::default()).await
     }
 
     /// Removes a node; a running one is killed first, with `force`.
@@ -273,7 +290,7 @@ impl Daemon {
             }
             other => other?,
         };
-        self.commit(&mut control, new, Vec::new()).await?;
+        self.commit(&mut control, new, Opening::default()).await?;
         self.finish_removal(&node);
         Ok(())
     }
@@ -318,7 +335,7 @@ impl Daemon {
         let mut new = control.topology.clone();
         let id = new.node(old)?.id.to_string();
         new.rename(old, name)?;
-        self.commit(&mut control, new, Vec::new()).await?;
+        self.commit(&mut control, new, Opening::default()).await?;
         self.events.tell("container", "rename", &id, &[("name", name), ("oldName", old)]);
         Ok(())
     }
@@ -336,19 +353,19 @@ impl Daemon {
             let (endpoint, warnings) = new.connect(network, node, &asked, &mut control.random)?;
             let (of, place) = (new.node(node)?.id, place_again(&control, new.node(node)?)?);
             let wanted = wires::wire_spec(&new, endpoint).map(|spec| (endpoint, spec));
-            self.commit(&mut control, new, Vec::new()).await?;
+            self.commit(&mut control, new, Opening::default()).await?;
             (endpoint, warnings, wanted, place, of)
         };
         let made = wires::make(place, wanted.into_iter().collect()).await;
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         match made {
-            Ok(made) => self.commit_wired(&mut control, new, made).await?,
+            Ok(made) => self.commit_wired(&mut control, new, made, Vec::new()).await?,
             Err(error) => {
                 // By ids: the names may mean something else by now.
                 if let Some(network) = new.endpoint(endpoint).map(|(_, gone)| gone.network) {
                     new.disconnect(&network.to_string(), &of.to_string(), true)?;
-                    self.commit(&mut control, new, Vec::new()).await?;
+                    self.commit(&mut control, new, Opening::default()).await?;
                 }
                 return Err(internal(error));
             }
@@ -360,28 +377,31 @@ impl Daemon {
         self.tell_network(&control.topology, "connect", joined.network, &of.to_string());
         drop(control);
         self.refresh(of).await;
+        self.settle_doors(of).await;
         Ok(warnings)
     }
 
-    /// Takes a node off a network; with `force` also where it is not on it any more.
+    /// Takes a node off a network; with `force` also where it is not on it any more. What the user should know.
     pub async fn disconnect(
         self: &Arc<Self>,
         network: &str,
         node: &str,
         force: bool,
-    ) -> Result<(), Refusal> {
+    ) -> Result<Vec<String>, Refusal> {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
         let gone = new.disconnect(network, node, force)?;
-        self.commit(&mut control, new, Vec::new()).await?;
-        let Some(gone) = gone else { return Ok(()) };
+        let warnings = new.node(node).ok().and_then(|n| new.why_paused(n)).into_iter().collect();
+        self.commit(&mut control, new, Opening::default()).await?;
+        let Some(gone) = gone else { return Ok(Vec::new()) };
         let cut = self.dismiss(&mut control, &[gone.id]);
         let node = control.topology.node(node)?.id;
         self.tell_network(&control.topology, "disconnect", gone.network, &node.to_string());
         drop(control);
         let _ = cut.await;
         self.refresh(node).await;
-        Ok(())
+        self.settle_doors(node).await;
+        Ok(warnings)
     }
 
     /// Brings the default routes and the files of /etc up to date inside a node. What fails there is the guest's doing (its

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use portolan_switch::command::{Answer, Command, Event, Query};
+use portolan_switch::command::{Answer, Command, Event, PublicationId, Query};
 use portolan_switch::ids::PortId;
-use portolan_switch::io::{Dataplane, Down, Features, Handle, Port, Up};
+use portolan_switch::io::{Dataplane, Door, Down, Features, Handle, Port, Up};
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long the dataplane may take over an answer: it answers between two batches.
@@ -25,10 +25,20 @@ pub enum News {
     Lost(u64),
 }
 
+/// What comes into service with a change.
+#[derive(Debug, Default)]
+pub struct Opening {
+    /// Ports, once they are attached.
+    pub ports: Vec<(PortId, Port)>,
+    /// Sockets of publications, once they are published.
+    pub doors: Vec<(PublicationId, Vec<Door>)>,
+}
+
 #[derive(Default)]
 struct Waiting {
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     ports: BTreeMap<PortId, oneshot::Sender<Port>>,
+    unlistened: BTreeMap<PublicationId, oneshot::Sender<()>>,
     last: u64,
 }
 
@@ -66,8 +76,8 @@ impl Plane {
         Ok((plane, news))
     }
 
-    /// Sends a group of commands, which takes effect as a whole, and then the ports that come with it.
-    pub async fn change(&self, open: Vec<(PortId, Port)>, commands: Vec<Command>) {
+    /// Sends a group of commands, which takes effect as a whole, and then the ports and doors that come with it.
+    pub async fn change(&self, open: Opening, commands: Vec<Command>) {
         let mut turn = self.turn.lock().await;
         if !commands.is_empty() {
             *turn += 1;
@@ -76,8 +86,21 @@ impl Plane {
             }
             self.down(Down::Command(Command::Commit(*turn))).await;
         }
-        for (id, port) in open {
+        for (id, port) in open.ports {
             self.down(Down::Open(id, port)).await;
+        }
+        for (id, doors) in open.doors {
+            self.down(Down::Listen(id, doors)).await;
+        }
+    }
+
+    /// Has the sockets of a publication closed, and waits until they are.
+    pub async fn unlisten(&self, id: PublicationId) {
+        let (give, get) = oneshot::channel();
+        self.waiting().unlistened.insert(id, give);
+        self.down(Down::Unlisten(id)).await;
+        if tokio::time::timeout(ANSWER_MAX, get).await.is_err() {
+            self.waiting().unlistened.remove(&id);
         }
     }
 
@@ -118,7 +141,12 @@ impl Plane {
             Up::Event(event) => Some(News::Event(event)),
             Up::Died { port, error } => Some(News::Died(port, error)),
             Up::Lost(count) => Some(News::Lost(count)),
-            Up::Unlistened(_) => None,
+            Up::Unlistened(id) => {
+                if let Some(give) = self.waiting().unlistened.remove(&id) {
+                    let _ = give.send(());
+                }
+                None
+            }
             Up::Unserved { error, .. } => Some(News::Unserved(error)),
             Up::Closed(id, port) => {
                 if let Some(give) = self.waiting().ports.remove(&id) {

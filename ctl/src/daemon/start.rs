@@ -8,14 +8,15 @@ use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha20Rng;
 use tokio::signal::unix::{SignalKind, signal};
-use tokio::sync::Mutex;
 use tokio::sync::mpsc::UnboundedReceiver;
+use tokio::sync::{Mutex, watch};
 
 use super::events::Events;
 use super::held::{Inheritance, Keeping};
 use super::keeper::{self, DaemonOptions};
 use super::nodes::{self, has_ended, node_key};
-use super::plane::{News, Plane};
+use super::plane::{News, Opening, Plane};
+use super::publications;
 use super::wires::{self, MadeWire, Place, wire_key};
 use super::{Control, Daemon, clock, doorway, host};
 use crate::api::server;
@@ -96,6 +97,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         random,
         wires: BTreeMap::new(),
         nodes: BTreeMap::new(),
+        doors: BTreeMap::new(),
         last_port: 0,
     };
     let log = options.log.clone();
@@ -105,6 +107,8 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         plane,
         keeping,
         control: Mutex::new(control),
+        publishing: Mutex::new(()),
+        closing: watch::Sender::new(0),
         restarts,
     });
     daemon.restore(kept, inheritance).await?;
@@ -164,20 +168,25 @@ impl Daemon {
                 }
             }
         }
+        let doors = publications::inherited(&mut inheritance);
         let (made, stale) = adopt_all(&new, inheritance).await;
         self.keeping.release(stale);
         let ports = self.enlist(&mut control, &mut new, made);
+        let doors = self.adopt_doors(&mut control, &mut new, doors);
         control
             .store
             .save(&kept, &new)
             .map_err(|error| format!("cannot save the state: {error}"))?;
         let commands = plan(&control.topology, &new);
         control.topology = new;
-        self.plane.change(ports, commands).await;
+        self.plane.change(Opening { ports, doors }, commands).await;
         drop(control);
         for (node, place) in bereft {
             let daemon = Arc::clone(self);
-            tokio::spawn(async move { daemon.rewire(node.id, place).await });
+            tokio::spawn(async move {
+                daemon.rewire(node.id, place).await;
+                daemon.settle_doors(node.id).await;
+            });
         }
         Ok(())
     }
@@ -205,7 +214,7 @@ impl Daemon {
         };
         let mut control = self.control.lock().await;
         let new = control.topology.clone();
-        if let Err(refusal) = self.commit_wired(&mut control, new, made).await {
+        if let Err(refusal) = self.commit_wired(&mut control, new, made, Vec::new()).await {
             say(format_args!("{}", refusal.message));
         }
     }

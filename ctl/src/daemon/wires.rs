@@ -13,6 +13,8 @@ use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
 
+use super::plane::Opening;
+use super::publications::MadeDoors;
 use super::readiness::readable;
 use super::{Control, Daemon, LiveWire};
 use crate::daemon::log::say;
@@ -133,12 +135,13 @@ pub(super) async fn route(place: Place, (v4, v6): DefaultRoutes) -> Result<(), S
 }
 
 impl Daemon {
-    /// Makes `new` the desired state, with these wires in service. Where that fails, the wires are gone.
+    /// Makes `new` the desired state, with these wires and doors in service. Where that fails, they are gone.
     pub(super) async fn commit_wired(
         self: &Arc<Self>,
         control: &mut Control,
         mut new: Topology,
         made: Vec<MadeWire>,
+        doors: Vec<MadeDoors>,
     ) -> Result<(), Refusal> {
         // While a wire is made its endpoint may go; nobody would ever take that wire down.
         let (made, unwanted): (Vec<_>, Vec<_>) =
@@ -146,8 +149,12 @@ impl Daemon {
         tokio::task::spawn_blocking(move || drop(unwanted));
         let endpoints: Vec<EndpointId> = made.iter().map(|wire| wire.endpoint).collect();
         let ports = self.enlist(control, &mut new, made);
-        let done = self.commit(control, new, ports).await;
+        let doors = self.enlist_doors(control, &mut new, doors);
+        let mappings: Vec<u32> = doors.mappings;
+        let open = Opening { ports, doors: doors.opened };
+        let done = self.commit(control, new, open).await;
         if done.is_err() {
+            self.release_doors(control, &mappings);
             // Their ports were not opened, so there is none to take back.
             for wire in endpoints.iter().filter_map(|id| control.wires.remove(id)) {
                 wire.watch.abort();
@@ -247,13 +254,14 @@ impl Daemon {
             return;
         }
         let last = new.node_by_id(node.id).is_some_and(|node| node.endpoints.is_empty());
-        if self.commit(&mut control, new, Vec::new()).await.is_err() {
+        if self.commit(&mut control, new, Opening::default()).await.is_err() {
             return;
         }
         // Nobody waits for what is gone already.
         drop(self.dismiss(&mut control, &[endpoint]));
         self.tell_network(&control.topology, "disconnect", network, &node.id.to_string());
         drop(control);
+        self.settle_doors(node.id).await;
         if last && node.pid.is_none() {
             // Known by its namespace alone, and that went with its last wire.
             self.node_ended(node.id, None).await;

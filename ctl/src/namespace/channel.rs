@@ -19,12 +19,16 @@ use serde::de::DeserializeOwned;
 /// The longest message, in bytes.
 pub const MESSAGE_BYTES_MAX: usize = 128 * 1024;
 
-/// The most descriptors that travel with a message here.
+/// The most descriptors that travel with a message from a client.
 pub const DESCRIPTORS_MAX: usize = 8;
 
-/// The most that the kernel lets travel (SCM_MAX_FD). With room for fewer, those that fit would come, but could not be found
-/// and closed.
-const KERNEL_DESCRIPTORS_MAX: usize = 253;
+/// The most that the kernel lets travel (SCM_MAX_FD), as between daemon and keeper. With room for fewer, those that fit would
+/// come, but could not be found and closed.
+pub const BATCH_MAX: usize = 253;
+
+/// How often, and how long apart, descriptors are sent again that are too many in flight: the peer takes them meanwhile.
+const FLIGHT_TRIES: u32 = 1000;
+const FLIGHT_PAUSE: Duration = Duration::from_millis(2);
 
 /// Two connected SEQPACKET sockets, closed on exec.
 pub fn pair() -> io::Result<(OwnedFd, OwnedFd)> {
@@ -38,11 +42,12 @@ pub fn send<T: Serialize>(
     descriptors: &[BorrowedFd<'_>],
 ) -> io::Result<()> {
     let bytes = serde_json::to_vec(value)?;
-    if bytes.len() > MESSAGE_BYTES_MAX || descriptors.len() > DESCRIPTORS_MAX {
+    if bytes.len() > MESSAGE_BYTES_MAX || descriptors.len() > BATCH_MAX {
         return Err(io::Error::new(io::ErrorKind::InvalidInput, "the message is too long"));
     }
     let raw: Vec<RawFd> = descriptors.iter().map(AsRawFd::as_raw_fd).collect();
     let control = if raw.is_empty() { vec![] } else { vec![ControlMessage::ScmRights(&raw)] };
+    let mut tries = 0;
     loop {
         let sent = sendmsg::<()>(
             socket.as_raw_fd(),
@@ -53,6 +58,10 @@ pub fn send<T: Serialize>(
         );
         match sent {
             Err(Errno::EINTR) => {}
+            Err(Errno::ETOOMANYREFS) if tries < FLIGHT_TRIES => {
+                tries += 1;
+                std::thread::sleep(FLIGHT_PAUSE);
+            }
             Err(errno) => return Err(errno.into()),
             Ok(_) => return Ok(()),
         }
@@ -64,11 +73,24 @@ pub fn receive<T: DeserializeOwned>(
     socket: BorrowedFd<'_>,
     limit: Option<Duration>,
 ) -> io::Result<(T, Vec<OwnedFd>)> {
+    receive_with(socket, limit, DESCRIPTORS_MAX)
+}
+
+/// As [`receive`], with as many descriptors as can travel.
+pub fn receive_batch<T: DeserializeOwned>(socket: BorrowedFd<'_>) -> io::Result<(T, Vec<OwnedFd>)> {
+    receive_with(socket, None, BATCH_MAX)
+}
+
+fn receive_with<T: DeserializeOwned>(
+    socket: BorrowedFd<'_>,
+    limit: Option<Duration>,
+    descriptors_max: usize,
+) -> io::Result<(T, Vec<OwnedFd>)> {
     if let Some(limit) = limit {
         wait_readable(socket, limit)?;
     }
     let mut bytes = vec![0; MESSAGE_BYTES_MAX];
-    let mut space = nix::cmsg_space!([RawFd; KERNEL_DESCRIPTORS_MAX]);
+    let mut space = nix::cmsg_space!([RawFd; BATCH_MAX]);
     let (length, descriptors, flags) = loop {
         let mut slices = [IoSliceMut::new(&mut bytes)];
         let got = recvmsg::<()>(
@@ -95,7 +117,7 @@ pub fn receive<T: DeserializeOwned>(
     if length == 0 {
         return Err(io::ErrorKind::UnexpectedEof.into());
     }
-    if flags.contains(MsgFlags::MSG_TRUNC) || descriptors.len() > DESCRIPTORS_MAX {
+    if flags.contains(MsgFlags::MSG_TRUNC) || descriptors.len() > descriptors_max {
         return Err(io::Error::new(io::ErrorKind::InvalidData, "the message is too long"));
     }
     // Not serde's own conversion: for it a value cut short is an end of file, which here means a peer that has gone.

@@ -35,6 +35,8 @@ pub struct RunOptions {
     /// Its endpoints, in the order of their interfaces. A single one on `host` means the host's own network namespace, one
     /// on `none`, or none at all, a namespace with `lo` alone.
     pub networks: Vec<EndpointCreate>,
+    /// Ports to publish, each as `-p` takes it.
+    pub publish: Vec<String>,
     /// Its hostname; the short id unless said.
     pub hostname: Option<String>,
     /// Name servers instead of the gateway.

@@ -167,6 +167,7 @@ impl<'a> Runner<'a> {
             kind: NodeKind::Run,
             hostname: options.hostname.clone(),
             networks: options.networks.clone(),
+            publish: options.publish.clone(),
             command: program::words(&options.command),
             pid: u32::try_from(inside.pid.as_raw()).ok(),
             dns: options.dns.clone(),

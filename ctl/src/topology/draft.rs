@@ -48,6 +48,7 @@ impl Topology {
         for (wish, network) in networks {
             draft.add_endpoint(&mut node, wish, &network, random, &mut faults, &mut warnings);
         }
+        draft.add_publications(&mut node, &spec.publish, &mut faults);
         faults.settle()?;
         let id = node.id;
         draft.nodes.insert(id, Arc::new(node));
@@ -171,6 +172,7 @@ impl Topology {
             log_path: spec.log_path.clone(),
             endpoints: Vec::new(),
             past: Vec::new(),
+            publications: Vec::new(),
         }
     }
 

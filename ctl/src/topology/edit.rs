@@ -87,6 +87,11 @@ impl Topology {
             node.pid = None;
             node.past =
                 std::mem::take(&mut node.endpoints).into_iter().map(PastEndpoint::from).collect();
+            for mapping in &mut node.publications {
+                mapping.runs.clear();
+                mapping.open.clear();
+                mapping.fault = None;
+            }
         });
         Ok(endpoints)
     }
@@ -149,7 +154,7 @@ impl Topology {
         }
     }
 
-    fn edit(&mut self, node: Id, change: impl FnOnce(&mut Node)) {
+    pub(super) fn edit(&mut self, node: Id, change: impl FnOnce(&mut Node)) {
         if let Some(node) = self.nodes.get_mut(&node) {
             change(Arc::make_mut(node));
         }

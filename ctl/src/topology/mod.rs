@@ -23,6 +23,8 @@ mod names;
 mod network;
 mod plan;
 mod pools;
+mod ports;
+mod publishing;
 mod refusal;
 mod show;
 #[cfg(test)]
@@ -32,13 +34,17 @@ mod wiring;
 pub use filter::NetworkFilter;
 pub use id::Id;
 pub use model::{
-    Counters, Endpoint, EndpointId, Form, HostFacts, Network, Node, NodeStatus, PastEndpoint,
-    Removed, RemovedNode, Subnet,
+    Counters, Endpoint, EndpointId, Form, HostFacts, Mapping, Network, Node, NodeStatus,
+    PastEndpoint, Removed, RemovedNode, Run, Subnet,
 };
 pub use moment::{Moment, for_people};
 pub use names::made_up_name;
 pub use plan::plan;
+pub use ports::{
+    HostPorts, PortWish, addresses_meet, bracketed, read_ports, transport_of, transport_word,
+};
 pub use refusal::{Refusal, RefusalKind};
+pub use show::port_rows;
 pub use wiring::WireSpec;
 
 use std::collections::BTreeMap;
@@ -56,6 +62,8 @@ pub const ENDPOINTS_PER_NODE_MAX: usize = 64;
 pub const SUBNETS_PER_NETWORK_MAX: usize = 16;
 /// Names of one endpoint: the node's name, its aliases, its short id and its hostname.
 pub const NAMES_PER_ENDPOINT_MAX: usize = 64;
+/// Publications of one node; a range is one.
+pub const PUBLICATIONS_PER_NODE_MAX: usize = 256;
 /// Entries of any map or list of the user's words: labels, options, name servers, search domains, extra hosts.
 pub const WORDS_MAX: usize = 128;
 /// Bytes of one such entry.

@@ -8,6 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
 use serde::{Deserialize, Serialize};
 
+use super::ports::PortWish;
 use super::{Id, Moment};
 use crate::api::types::NodeKind;
 
@@ -31,6 +32,9 @@ pub struct Counters {
     /// The global id of our unique local IPv6 prefixes (RFC 4193, section 3.2.2), once drawn.
     #[serde(default)]
     pub ula_global_id: Option<[u8; 5]>,
+    /// The last handle given to a publication.
+    #[serde(default)]
+    pub last_publication: u32,
 }
 
 /// How a network is made.
@@ -179,6 +183,9 @@ pub struct Node {
     pub endpoints: Vec<Endpoint>,
     /// What its endpoints were before it ended.
     pub past: Vec<PastEndpoint>,
+    /// Ports of the host that lead to it while it runs.
+    #[serde(default)]
+    pub publications: Vec<Mapping>,
 }
 
 impl Node {
@@ -208,6 +215,36 @@ impl Node {
         endpoints.sort_by_key(|endpoint| std::cmp::Reverse(endpoint.gw_priority));
         endpoints
     }
+}
+
+/// Ports of the host that lead to a node: what one `-p` asked for, and what came of it.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Mapping {
+    /// What the daemon knows it by.
+    pub handle: u32,
+    /// As asked.
+    pub wish: PortWish,
+    /// Which ports these are, once they have been settled: one run, or more where the kernel chose them.
+    pub runs: Vec<Run>,
+    /// The host's addresses where they are open, while they are.
+    #[serde(skip)]
+    pub open: Vec<IpAddr>,
+    /// Why they could not be opened, if so.
+    #[serde(skip)]
+    pub fault: Option<String>,
+}
+
+/// Ports in a row that lead to ports in a row.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
+pub struct Run {
+    /// What the dataplane knows it by.
+    pub handle: u32,
+    /// The first of the host's ports.
+    pub host_port: u16,
+    /// The node's port that it leads to.
+    pub node_port: u16,
+    /// How many.
+    pub count: u16,
 }
 
 /// A node's port on a network.

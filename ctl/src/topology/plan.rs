@@ -2,7 +2,8 @@
 //!
 //! Both sides are drawn as the dataplane knows them: tables of networks, ports, hosts and views. The commands then come in
 //! an order in which nothing is ever referred to before it exists or after it is gone: ports leave, names and views go,
-//! networks end, networks begin, ports join, names and views come. A view that mentioned a network which ends is taken
+//! networks end, networks begin, ports join, names and views come. Publications end first and begin last; one that leads
+//! elsewhere is published anew under its handle, which replaces it and leaves its sockets. A view that mentioned a network which ends is taken
 //! down before and set again behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -10,7 +11,9 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use ipnet::IpNet;
-use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::command::{
+    Command, HostSpec, NetworkSpec, PortSpec, Publication, PublicationId,
+};
 use portolan_switch::ids::{NetworkId, NodeId, PortId};
 
 use super::egress;
@@ -27,6 +30,7 @@ struct Chart {
     views: BTreeMap<NodeId, Vec<NetworkId>>,
     /// The name servers of nodes that have their own.
     name_servers: BTreeMap<NodeId, Vec<IpAddr>>,
+    publications: BTreeMap<PublicationId, Publication>,
 }
 
 impl Chart {
@@ -75,6 +79,7 @@ impl Chart {
             }
             self.views.insert(node.node_id(), view);
         }
+        self.publications.extend(topology.publications(node).into_iter().map(|one| (one.id, one)));
     }
 }
 
@@ -127,6 +132,8 @@ fn difference(old: &Chart, new: &Chart) -> Vec<Command> {
     };
     let mut commands = Vec::new();
 
+    let ended = old.publications.keys().filter(|id| !new.publications.contains_key(id));
+    commands.extend(ended.map(|id| Command::Unpublish(*id)));
     let leaving = old.ports.values().filter(|port| !port_stays(port, new));
     commands.extend(leaving.map(|port| Command::DetachPort(port.id)));
     for &(network, node) in old.hosts.keys() {
@@ -158,8 +165,12 @@ fn difference(old: &Chart, new: &Chart) -> Vec<Command> {
             commands.push(Command::SetView { node: *node, networks: view.clone() });
         }
     }
-    commands.extend(beyond(&new.name_servers, &old.name_servers).map(|(node, servers)| {
-        Command::SetNameServers { node: *node, servers: servers.clone() }
-    }));
+    commands.extend(
+        beyond(&new.name_servers, &old.name_servers).map(|(node, servers)| {
+            Command::SetNameServers { node: *node, servers: servers.clone() }
+        }),
+    );
+    let begun = beyond(&new.publications, &old.publications);
+    commands.extend(begun.map(|(_, one)| Command::Publish(one.clone())));
     commands
 }

@@ -1,5 +1,7 @@
 //! The topology as users see it.
 
+mod ports;
+
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
@@ -9,9 +11,10 @@ use super::names::names_of;
 use super::wiring::{gateway4, gateway6};
 use super::{Id, Moment, Topology};
 use crate::api::types::{
-    EndpointDetail, Ipam, IpamConfig, NameEntry, NetworkDetail, NetworkMember, NetworkSettings,
-    NodeConfig, NodeDetail, NodeState, NodeSummary,
+    EndpointDetail, HostConfig, Ipam, IpamConfig, NameEntry, NetworkDetail, NetworkMember,
+    NetworkSettings, NodeConfig, NodeDetail, NodeState, NodeSummary,
 };
+pub use ports::port_rows;
 
 fn text<T: ToString>(value: Option<T>) -> String {
     value.map_or_else(String::new, |value| value.to_string())
@@ -77,8 +80,13 @@ impl Topology {
                 cmd: node.command.clone(),
                 auto_remove: node.auto_remove,
             },
+            host_config: HostConfig { port_bindings: ports::asked(node) },
             log_path: text(node.log_path.as_ref().map(|path| path.display())),
-            network_settings: NetworkSettings { networks: self.endpoint_details(node) },
+            network_settings: NetworkSettings {
+                networks: self.endpoint_details(node),
+                ports: ports::open(node),
+                port_faults: ports::faults(node),
+            },
         }
     }
 
@@ -149,6 +157,7 @@ impl Topology {
             status,
             pid: node.pid.unwrap_or(0),
             networks,
+            ports: ports::in_a_line(node),
         }
     }
 

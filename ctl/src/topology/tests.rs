@@ -3,6 +3,8 @@
 mod networks;
 mod nodes;
 mod planning;
+mod ports;
+mod publishing;
 mod views;
 
 use rand_chacha::ChaCha8Rng;

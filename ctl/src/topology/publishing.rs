@@ -1,0 +1,387 @@
+//! Publications: what may be published, to where it leads, and what the dataplane is told.
+//!
+//! A node's ports are reached through its *front*: the network that gives it its default route, since that is where its
+//! answers go. A publication is in the plan while its ports are open and the front is wired; when the front changes, it is
+//! published anew under the same handle.
+
+use std::collections::BTreeSet;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::sync::Arc;
+
+use portolan_switch::command::{Owner, Publication, PublicationId, Transport, Zone};
+
+use super::model::{Endpoint, Form, Mapping, Network, Node, Run};
+use super::ports::{PortWish, addresses_meet};
+use super::refusal::Faults;
+use super::wiring::{gateway4, gateway6};
+use super::{Id, PUBLICATIONS_PER_NODE_MAX, Refusal, RefusalKind, Topology};
+
+/// Handles come round, as those of networks do; many more than there are descriptors for listeners.
+const HANDLES: u32 = 1 << 20;
+
+/// Where a node is reached from outside.
+pub(super) struct Front<'a> {
+    network: &'a Network,
+    endpoint: &'a Endpoint,
+    v4: Option<Ipv4Addr>,
+    v6: Option<Ipv6Addr>,
+}
+
+/// What a mapping has, or would have to itself: where it could not be opened, nothing.
+fn host_ports(mapping: &Mapping) -> Vec<(u16, u16)> {
+    if mapping.fault.is_some() {
+        return Vec::new();
+    }
+    if mapping.runs.is_empty() {
+        return mapping
+            .wish
+            .fixed_ports()
+            .map(|all| (*all.start(), *all.end()))
+            .into_iter()
+            .collect();
+    }
+    let ends =
+        |run: &Run| (run.host_port, run.host_port.saturating_add(run.count.saturating_sub(1)));
+    mapping.runs.iter().map(ends).collect()
+}
+
+/// Whether a mapping stands in the way of a wish.
+fn in_the_way(mapping: &Mapping, wish: &PortWish) -> bool {
+    let Some(wanted) = wish.fixed_ports() else { return false };
+    mapping.wish.transport == wish.transport
+        && addresses_meet(mapping.wish.address, wish.address)
+        && host_ports(mapping)
+            .iter()
+            .any(|(first, last)| first <= wanted.end() && wanted.start() <= last)
+}
+
+impl Topology {
+    /// Where a node is reached: its first network by gateway priority that leads out.
+    pub(super) fn front<'a>(&'a self, node: &'a Node) -> Option<Front<'a>> {
+        let ways = node.endpoints_by_priority().into_iter().filter_map(|endpoint| {
+            let network = self.networks.get(&endpoint.network).filter(|n| !n.internal)?;
+            let v4 = gateway4(network, endpoint).and(endpoint.ipv4_addr());
+            let v6 = gateway6(network, endpoint).and(endpoint.ipv6.map(|net| net.addr()));
+            Some(Front { network, endpoint, v4, v6 })
+        });
+        let ways: Vec<Front<'a>> = ways.collect();
+        // A family whose default route goes elsewhere would be answered elsewhere.
+        let first4 = ways.iter().position(|way| way.v4.is_some());
+        let first6 = ways.iter().position(|way| way.v6.is_some());
+        let at = first4.into_iter().chain(first6).min()?;
+        let mut front = ways.into_iter().nth(at)?;
+        front.v4 = front.v4.filter(|_| first4 == Some(at));
+        front.v6 = front.v6.filter(|_| first6 == Some(at));
+        Some(front)
+    }
+
+    /// Whether a node can be reached now by what is published: it runs, and its front is wired.
+    pub fn is_reachable(&self, node: Id) -> bool {
+        self.nodes.get(&node).is_some_and(|node| {
+            node.running() && self.front(node).is_some_and(|front| front.endpoint.port.is_some())
+        })
+    }
+
+    /// What to tell where a node has publications and can no more be reached.
+    pub fn why_paused(&self, node: &Node) -> Option<String> {
+        let paused = node.running() && !node.publications.is_empty() && self.front(node).is_none();
+        paused.then(|| {
+            format!(
+                "the published ports of node {} are closed until it is on a network that leads out: {}",
+                node.name,
+                self.why_no_way_out(node)
+            )
+        })
+    }
+
+    /// What the dataplane is told of a node's publications.
+    pub(super) fn publications(&self, node: &Node) -> Vec<Publication> {
+        let open: Vec<&Mapping> =
+            node.publications.iter().filter(|mapping| !mapping.open.is_empty()).collect();
+        let front = if open.is_empty() { None } else { self.front(node) };
+        let Some(front) = front.filter(|front| front.endpoint.port.is_some()) else {
+            return Vec::new();
+        };
+        let prefixes = node.endpoints.iter().flat_map(|endpoint| endpoint.prefixes());
+        let near: Vec<(IpAddr, u8)> =
+            prefixes.map(|prefix| (prefix.network(), prefix.prefix_len())).collect();
+        let publication = |(transport, run): (Transport, &Run)| Publication {
+            id: PublicationId(run.handle),
+            transport,
+            zone: Zone(front.network.handle),
+            owner: Owner(node.handle),
+            host_port: run.host_port,
+            node_port: run.node_port,
+            count: run.count,
+            v4: front.v4,
+            v6: front.v6,
+            near: near.clone(),
+        };
+        let runs = open.iter().flat_map(|m| m.runs.iter().map(|run| (m.wish.transport, run)));
+        runs.map(publication).collect()
+    }
+
+    /// Adds what a node that is being made is to publish.
+    pub(super) fn add_publications(
+        &mut self,
+        node: &mut Node,
+        specs: &[String],
+        faults: &mut Faults,
+    ) -> Vec<u32> {
+        let mut added = Vec::new();
+        if specs.is_empty() {
+            return added;
+        }
+        self.check_front(node, faults);
+        if node.publications.len().saturating_add(specs.len()) > PUBLICATIONS_PER_NODE_MAX {
+            faults.invalid(format!(
+                "a node has {PUBLICATIONS_PER_NODE_MAX} publications at most: publish ports in a row as one range"
+            ));
+            return added;
+        }
+        for spec in specs {
+            let wish: PortWish = match spec.parse() {
+                Ok(wish) => wish,
+                Err(why) => {
+                    faults.invalid(why);
+                    continue;
+                }
+            };
+            if !self.check_free(node, &wish, faults) {
+                continue;
+            }
+            let handle = self.next_publication();
+            added.push(handle);
+            node.publications.push(Mapping {
+                handle,
+                wish,
+                runs: Vec::new(),
+                open: Vec::new(),
+                fault: None,
+            });
+        }
+        added
+    }
+
+    /// Notes why nothing can be published to a node.
+    fn check_front(&self, node: &Node, faults: &mut Faults) {
+        let name = &node.name;
+        match node.form {
+            Form::Host => faults.invalid(format!(
+                "ports cannot be published to node {name}: it shares the host's network, so what it listens on is open there \
+                 as it is"
+            )),
+            Form::None => faults.invalid(format!(
+                "ports cannot be published to node {name}: it is on no network; run it on one that leads out"
+            )),
+            // Where a network was refused, that is the fault to tell.
+            Form::Bridge if node.endpoints.is_empty() && faults.count() > 0 => {}
+            Form::Bridge if self.front(node).is_none() => faults.conflict(format!(
+                "ports cannot be published to node {name}: {}; connect it to one that leads out",
+                self.why_no_way_out(node)
+            )),
+            Form::Bridge => {}
+        }
+    }
+
+    fn why_no_way_out(&self, node: &Node) -> String {
+        let names: Vec<&str> = node
+            .endpoints
+            .iter()
+            .filter_map(|endpoint| Some(self.networks.get(&endpoint.network)?.name.as_str()))
+            .collect();
+        if names.is_empty() {
+            "it is on no network".into()
+        } else {
+            format!("it is only on {}, internal or without a gateway", names.join(", "))
+        }
+    }
+
+    /// Whether nobody has what a wish must have; else that is noted.
+    fn check_free(&self, node: &Node, wish: &PortWish, faults: &mut Faults) -> bool {
+        if node.publications.iter().any(|mapping| mapping.wish == *wish) {
+            faults.conflict(format!("{wish} is published to node {} already", node.name));
+            return false;
+        }
+        if let Some(other) = node.publications.iter().find(|mapping| in_the_way(mapping, wish)) {
+            faults.conflict(format!(
+                "{wish} and {} of node {} are on the same port of the host",
+                other.wish, node.name
+            ));
+            return false;
+        }
+        let others = self.nodes.values().filter(|other| other.id != node.id && other.running());
+        for other in others {
+            let Some(taken) = other.publications.iter().find(|mapping| in_the_way(mapping, wish))
+            else {
+                continue;
+            };
+            if self.front(other).is_some() {
+                faults.conflict(format!(
+                    "{wish} cannot be published: node {} has {} published; unpublish that, or choose another port of \
+                     the host",
+                    other.name, taken.wish
+                ));
+                return false;
+            }
+        }
+        true
+    }
+
+    fn next_publication(&mut self) -> u32 {
+        let all = self.nodes.values().flat_map(|node| node.publications.iter());
+        let taken: BTreeSet<u32> = all
+            .flat_map(|m| m.runs.iter().map(|run| run.handle).chain(std::iter::once(m.handle)))
+            .collect();
+        loop {
+            let next = self.counters.last_publication % HANDLES + 1;
+            self.counters.last_publication = next;
+            if !taken.contains(&next) {
+                return next;
+            }
+        }
+    }
+
+    /// Publishes more ports to a running node. They are not open yet. Returns the node and the handles of what was added.
+    ///
+    /// # Errors
+    /// Every fault of the request at once; nothing has changed then.
+    pub fn publish(&mut self, node: &str, specs: &[String]) -> Result<(Id, Vec<u32>), Refusal> {
+        let mut node = Node::clone(self.node(node)?);
+        if !node.running() {
+            let message = format!("node {} has exited: start it anew with -p", node.name);
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
+        let mut faults = Faults::default();
+        let mut draft = self.clone();
+        let added = draft.add_publications(&mut node, specs, &mut faults);
+        faults.settle()?;
+        let id = node.id;
+        draft.nodes.insert(id, Arc::new(node));
+        *self = draft;
+        Ok((id, added))
+    }
+
+    /// Takes publications off a node, named as they were asked for or with the ports they were given. Returns the node and
+    /// what was taken off it.
+    ///
+    /// # Errors
+    /// Every fault of the request at once; nothing has changed then.
+    pub fn unpublish(
+        &mut self,
+        node: &str,
+        specs: &[String],
+    ) -> Result<(Id, Vec<Mapping>), Refusal> {
+        let node = Arc::clone(self.node(node)?);
+        let (mut faults, mut gone) = (Faults::default(), Vec::<Mapping>::new());
+        for spec in specs {
+            let wish: PortWish = match spec.parse() {
+                Ok(wish) => wish,
+                Err(why) => {
+                    faults.invalid(why);
+                    continue;
+                }
+            };
+            let found = node.publications.iter().find(|mapping| is_meant(mapping, &wish));
+            match found {
+                Some(mapping) if gone.iter().any(|one| one.handle == mapping.handle) => {
+                    faults.invalid(format!("{wish} is given twice"));
+                }
+                Some(mapping) => gone.push(mapping.clone()),
+                None => faults.conflict(not_published(&node, &wish)),
+            }
+        }
+        faults.settle()?;
+        self.drop_publications(node.id, &gone.iter().map(|m| m.handle).collect::<Vec<_>>());
+        Ok((node.id, gone))
+    }
+
+    /// Takes these publications off a node.
+    pub fn drop_publications(&mut self, node: Id, handles: &[u32]) {
+        self.edit(node, |node| node.publications.retain(|m| !handles.contains(&m.handle)));
+    }
+
+    /// Notes that a mapping's ports are open at these addresses: runs of host port, node port and count. Runs that were there
+    /// before keep their handles.
+    pub fn opened(
+        &mut self,
+        node: Id,
+        mapping: u32,
+        runs: &[(u16, u16, u16)],
+        addresses: Vec<IpAddr>,
+    ) {
+        let before = self.mapping(node, mapping).map(|m| m.runs.clone()).unwrap_or_default();
+        let mut named = Vec::with_capacity(runs.len());
+        for &(host_port, node_port, count) in runs {
+            let same = |run: &&Run| {
+                (run.host_port, run.node_port, run.count) == (host_port, node_port, count)
+            };
+            let handle = before.iter().find(same).map(|run| run.handle);
+            let handle = handle.unwrap_or_else(|| self.next_publication());
+            named.push(Run { handle, host_port, node_port, count });
+        }
+        self.edit_mapping(node, mapping, |mapping| {
+            mapping.runs = named;
+            mapping.open = addresses;
+            mapping.fault = None;
+        });
+    }
+
+    /// Notes that a mapping's ports are not open, and why where that is a fault.
+    pub fn closed(&mut self, node: Id, mapping: u32, fault: Option<String>) {
+        self.edit_mapping(node, mapping, |mapping| {
+            mapping.open.clear();
+            mapping.fault = fault;
+        });
+    }
+
+    /// A publication of a node.
+    pub fn mapping(&self, node: Id, mapping: u32) -> Option<&Mapping> {
+        self.nodes.get(&node)?.publications.iter().find(|m| m.handle == mapping)
+    }
+
+    /// The node to which a port of the host leads.
+    pub fn publisher(&self, transport: Transport, address: IpAddr, port: u16) -> Option<&Node> {
+        let has = |mapping: &Mapping| {
+            mapping.wish.transport == transport
+                && mapping.open.iter().any(|open| addresses_meet(Some(*open), Some(address)))
+                && host_ports(mapping).iter().any(|(first, last)| (*first..=*last).contains(&port))
+        };
+        self.nodes.values().find(|node| node.publications.iter().any(has)).map(|node| &**node)
+    }
+
+    fn edit_mapping(&mut self, node: Id, handle: u32, change: impl FnOnce(&mut Mapping)) {
+        self.edit(node, |node| {
+            if let Some(mapping) = node.publications.iter_mut().find(|m| m.handle == handle) {
+                change(mapping);
+            }
+        });
+    }
+}
+
+/// Whether a wish names a mapping: as it was asked for, or by the host's port that it was given.
+fn is_meant(mapping: &Mapping, wish: &PortWish) -> bool {
+    let ours = &mapping.wish;
+    let alike = ours.transport == wish.transport
+        && ours.address == wish.address
+        && ours.node_ports() == wish.node_ports();
+    let given = || match (wish.fixed_ports(), mapping.runs.as_slice()) {
+        (Some(ports), [run]) => *ports.start() == run.host_port,
+        _ => false,
+    };
+    alike && (ours.host == wish.host || given())
+}
+
+fn not_published(node: &Node, wish: &PortWish) -> String {
+    let part = node.publications.iter().find(|mapping| in_the_way(mapping, wish));
+    match part {
+        Some(whole) => format!(
+            "{wish} is not what is published to node {}: that is {}, which goes as a whole",
+            node.name, whole.wish
+        ),
+        None => format!(
+            "{wish} is not published to node {}: `portolan port {}` shows what is",
+            node.name, node.name
+        ),
+    }
+}
