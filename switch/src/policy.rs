@@ -150,3 +150,6 @@ fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
         None
     }
 }
+
+#[cfg(test)]
+mod tests;

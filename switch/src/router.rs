@@ -83,3 +83,6 @@ fn is_of_flow(sockets: &Sockets, packet: &Packet, bytes: &[u8]) -> bool {
         sockets.has(transport, packet.zone, inside, outside)
     })
 }
+
+#[cfg(test)]
+mod tests;

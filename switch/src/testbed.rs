@@ -1,16 +1,23 @@
 //! A datapath on a bench: networks and ports by number, frames in by port, frames out by port, virtual time.
 //!
-//! Every batch ends with the balance of frames checked.
+//! Every batch ends with the balance of frames checked. The host's sockets are played by [`Outside`], which takes everything
+//! and says what it is told to.
 
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep};
 use ipnet::IpNet;
+use portolan_nat::sockets::host::{
+    Accepted, Complaint, Failure, Host, Incoming, Outgoing, Ready, SendRoom, SocketId,
+};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
-use crate::command::{Answer, Command, HostSpec, NetworkSpec, PortCounters, PortSpec, Query};
+use crate::command::{
+    Answer, Command, Egress, HostSpec, Limits, NetworkSpec, PortCounters, PortSpec, Query,
+};
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
 use crate::frame::{Frame, FrameTable, HEADROOM, Offload, VlanTag};
@@ -51,8 +58,124 @@ impl From<Vec<u8>> for Sent {
     }
 }
 
+/// Sockets of a host that takes everything, remembers it, and has to tell what a test gave it.
+#[derive(Debug, Default)]
+pub struct Outside {
+    made: u64,
+    /// All that are open now.
+    pub open: BTreeSet<SocketId>,
+    /// Connections that were begun, and whereto.
+    pub connects: Vec<(SocketId, SocketAddr)>,
+    /// Datagrams that were sent.
+    pub sent: Vec<(SocketId, Outgoing, Vec<u8>)>,
+    /// What has come, by socket.
+    pub waiting: BTreeMap<SocketId, VecDeque<(Incoming, Vec<u8>)>>,
+}
+
+impl Outside {
+    fn make(&mut self) -> SocketId {
+        self.made += 1;
+        let socket = SocketId(self.made);
+        self.open.insert(socket);
+        socket
+    }
+
+    /// A datagram comes to a socket.
+    pub fn arrive(&mut self, socket: SocketId, from: SocketAddr, payload: &[u8]) {
+        let incoming = Incoming {
+            from,
+            to: if from.is_ipv4() { [192, 0, 2, 1].into() } else { Ipv6Addr::LOCALHOST.into() },
+            len: payload.len(),
+            hop_limit: Some(60),
+            traffic_class: 0,
+            segment: None,
+            truncated: false,
+        };
+        self.waiting.entry(socket).or_default().push_back((incoming, payload.to_vec()));
+    }
+
+    /// Where the datagrams went, in order.
+    pub fn receivers(&self) -> Vec<SocketAddr> {
+        self.sent.iter().map(|(_, outgoing, _)| outgoing.to).collect()
+    }
+}
+
+impl Host for Outside {
+    fn connect(&mut self, to: SocketAddr) -> Result<SocketId, Failure> {
+        let socket = self.make();
+        self.connects.push((socket, to));
+        Ok(socket)
+    }
+
+    fn connected(&mut self, _socket: SocketId) -> Result<(), Failure> {
+        Err(Failure::WouldBlock)
+    }
+
+    fn accept(&mut self, _listener: SocketId) -> Result<Accepted, Failure> {
+        Err(Failure::WouldBlock)
+    }
+
+    fn send(&mut self, _socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {
+        Ok(parts.iter().map(|part| part.len()).sum())
+    }
+
+    fn send_room(&mut self, _socket: SocketId) -> SendRoom {
+        SendRoom { bytes: 1 << 16, buffer: 1 << 16 }
+    }
+
+    fn peek(&mut self, _: SocketId, _: usize, _: &mut [u8]) -> Result<usize, Failure> {
+        Err(Failure::WouldBlock)
+    }
+
+    fn discard(&mut self, _socket: SocketId, _count: usize) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn finish(&mut self, _socket: SocketId) -> Result<(), Failure> {
+        Ok(())
+    }
+
+    fn reset(&mut self, socket: SocketId) {
+        self.open.remove(&socket);
+    }
+
+    fn close(&mut self, socket: SocketId) {
+        self.open.remove(&socket);
+    }
+
+    fn datagrams(&mut self, _ipv6: bool) -> Result<SocketId, Failure> {
+        Ok(self.make())
+    }
+
+    fn pings(&mut self, _ipv6: bool) -> Result<SocketId, Failure> {
+        Ok(self.make())
+    }
+
+    fn send_to(
+        &mut self,
+        socket: SocketId,
+        outgoing: &Outgoing,
+        payload: &[u8],
+    ) -> Result<(), Failure> {
+        self.sent.push((socket, *outgoing, payload.to_vec()));
+        Ok(())
+    }
+
+    fn receive_from(&mut self, socket: SocketId, room: &mut [u8]) -> Result<Incoming, Failure> {
+        let next = self.waiting.get_mut(&socket).and_then(VecDeque::pop_front);
+        let (incoming, payload) = next.ok_or(Failure::WouldBlock)?;
+        room[..payload.len()].copy_from_slice(&payload);
+        Ok(incoming)
+    }
+
+    fn complaint(&mut self, _socket: SocketId) -> Option<Complaint> {
+        None
+    }
+}
+
 pub struct Bench {
     pub datapath: Datapath,
+    pub outside: Outside,
     pub now: Time,
     pub arena: usize,
     random: ChaCha8Rng,
@@ -64,6 +187,7 @@ impl Bench {
     pub fn bare() -> Bench {
         Bench {
             datapath: Datapath::new(7),
+            outside: Outside::default(),
             now: Time(1_000_000_000),
             arena: 1 << 18,
             random: ChaCha8Rng::seed_from_u64(7),
@@ -86,6 +210,10 @@ impl Bench {
     }
 
     pub fn network(&mut self, id: u32, guard: bool) {
+        self.network_with(id, guard, Egress::default());
+    }
+
+    pub fn network_with(&mut self, id: u32, guard: bool, egress: Egress) {
         let gateways = vec![
             IpNet::new(GATEWAY_V4.into(), 16).unwrap(),
             IpNet::new(GATEWAY_V6.into(), 64).unwrap(),
@@ -97,8 +225,17 @@ impl Bench {
             gateways,
             mtu: 1500,
             guard,
-            egress: crate::command::Egress::default(),
+            egress,
         }));
+    }
+
+    /// Network 0 as [`Bench::new`] makes it, and a way out of it.
+    pub fn leading_out(guard: bool, ports: u32, egress: Egress) -> Bench {
+        let mut bench = Bench::bare();
+        bench.apply(Command::SetLimits(Limits::default()));
+        bench.network_with(0, guard, egress);
+        (1..=ports).for_each(|port| bench.port(port, 0));
+        bench
     }
 
     pub fn port(&mut self, id: u32, network: u32) {
@@ -136,6 +273,20 @@ impl Bench {
         self.turn(frames, |datapath, turn, now| datapath.handle_batch(PortId(port), turn, now))
     }
 
+    /// A datagram comes to a socket of the host; what comes out.
+    pub fn arrive(
+        &mut self,
+        socket: SocketId,
+        from: SocketAddr,
+        payload: &[u8],
+    ) -> Vec<(u32, Vec<u8>)> {
+        self.outside.arrive(socket, from, payload);
+        let ready = Ready { readable: true, ..Ready::default() };
+        self.turn(Vec::new(), |datapath, turn, now| {
+            assert!(!datapath.handle_socket(socket, ready, turn, now), "nothing is left");
+        })
+    }
+
     /// Lets `span` pass, and does what is due at its end.
     pub fn pass(&mut self, span: Duration) -> Vec<(u32, Vec<u8>)> {
         self.now = self.now + span;
@@ -166,7 +317,7 @@ impl Bench {
         let mut turn = Turn {
             frames: &mut table,
             outbox: &mut outbox,
-            host: &mut portolan_nat::sockets::host::NoHost,
+            host: &mut self.outside,
             random: &mut self.random,
         };
         call(&mut self.datapath, &mut turn, self.now);

@@ -95,3 +95,6 @@ impl Inside for Lans<'_, '_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
