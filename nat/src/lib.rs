@@ -8,6 +8,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod checksum;
+pub mod fragment;
 pub mod icmp_error;
 pub mod inside;
 pub mod offload;

@@ -26,6 +26,8 @@ pub(crate) struct Sent {
 /// Datagram sockets by script.
 #[derive(Debug, Default)]
 pub(crate) struct Scripted {
+    /// How many were opened.
+    count: u64,
     /// Who waits at a listener, whichever it is.
     pub(crate) accepts: VecDeque<Result<Accepted, Failure>>,
     /// All connections that were reset.
@@ -51,7 +53,8 @@ impl Scripted {
         if let Some(failure) = self.openings.pop_front() {
             return Err(failure);
         }
-        let socket = SocketId(100 + self.opened.len() as u64);
+        let socket = SocketId(100 + self.count);
+        self.count += 1;
         self.opened.push(socket);
         Ok(socket)
     }

@@ -114,6 +114,13 @@ impl Ledger {
         Ok(gone)
     }
 
+    /// Strikes the least used of an owner's flows, which then gives way; none where it has none.
+    pub(super) fn give_way(&mut self, owner: Owner) -> Option<u32> {
+        let least = self.accounts.get(*self.owners.get(&owner)?)?.least()?;
+        self.strike(least);
+        Some(least)
+    }
+
     /// It was used just now.
     pub(super) fn touch(&mut self, flow: u32) {
         // Most often it is the one used last already.

@@ -17,7 +17,9 @@ mod doors;
 pub mod host;
 mod icmp;
 mod ledger;
+mod report;
 mod roles;
+mod table;
 mod tcp;
 mod udp;
 
@@ -201,14 +203,20 @@ impl Sockets {
             Role::Udp(mapping) => self.udp.ready(mapping, ready, desk),
             Role::Ping(mapping) => self.icmp.ready(mapping, ready, desk),
             Role::TcpDoor(place) => self.doors.accept(socket, place, &mut self.tcp, desk),
-            Role::UdpDoor(place) => self.doors.receive(socket, place, &mut self.udp, desk),
+            Role::UdpDoor(place) => {
+                if ready.error {
+                    self.udp.hear(socket, desk);
+                }
+                self.doors.receive(socket, place, &mut self.udp, desk)
+            }
         }
     }
 
     /// When [`Sockets::handle_timeout`] wants to be called next.
     pub fn poll_timeout(&self) -> Option<Time> {
-        let all = [self.tcp.next_timeout(), self.udp.next_timeout(), self.icmp.next_timeout()];
-        all.into_iter().flatten().min()
+        let doors = self.doors.next_timeout();
+        let flows = [self.tcp.next_timeout(), self.udp.next_timeout(), self.icmp.next_timeout()];
+        flows.into_iter().chain([doors]).flatten().min()
     }
 
     /// Does what has become due.
@@ -217,6 +225,11 @@ impl Sockets {
         self.tcp.handle_timeout(desk);
         self.udp.handle_timeout(desk);
         self.icmp.handle_timeout(desk);
+        for listener in self.doors.due(call.now) {
+            if self.ready(listener, Ready { readable: true, ..Ready::default() }, call) {
+                self.doors.stall(listener, call.now);
+            }
+        }
     }
 
     /// A publication comes to be; its sockets follow by [`Sockets::listen`].

@@ -55,6 +55,17 @@ fn where_nobody_may_have_any_none_can_give_way() {
 }
 
 #[test]
+fn an_owner_gives_way_with_its_own_least_used_and_nothing_else() {
+    let mut ledger = ledger(10, 10);
+    assert_eq!(ledger.enter(A, 0, Lasting), Ok(None));
+    assert_eq!(ledger.enter(A, 1, Transitory), Ok(None));
+    assert_eq!(ledger.give_way(B), None);
+    assert_eq!(ledger.give_way(A), Some(1));
+    assert_eq!(ledger.give_way(A), Some(0));
+    assert_eq!(ledger.give_way(A), None);
+}
+
+#[test]
 fn what_is_not_entered_can_be_touched_and_struck() {
     let mut ledger = ledger(1, 1);
     ledger.touch(7);

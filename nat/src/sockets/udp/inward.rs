@@ -1,0 +1,190 @@
+//! Datagrams of the outside become packets to the inside.
+
+use crate::checksum;
+use crate::fragment::parts;
+use crate::inside::{Call, Composed, Lost, Made, Zone};
+use crate::offload::Offload;
+use crate::packet::IPV6_LEN;
+use crate::sockets::Desk;
+use crate::sockets::host::{Host, SocketId};
+use crate::write::IPV4_LEN;
+
+use super::Udp;
+use super::datagram::{CHECK_AT, Label, UDP_LEN};
+use super::flow::Way;
+
+/// What one call takes from a socket at most: datagrams or trains, and bytes.
+const TAKEN_MAX: usize = 64;
+const TAKEN_BYTES_MAX: usize = 512 << 10;
+
+/// Payload of the largest datagram.
+const PAYLOAD_MAX_V4: usize = 65535 - IPV4_LEN - UDP_LEN;
+const PAYLOAD_MAX_V6: usize = 65535 - UDP_LEN;
+
+/// What became of what was first in line.
+enum Came {
+    /// There is nothing.
+    Nothing,
+    /// The turn has no room for it yet.
+    NoRoom,
+    /// It was passed on, or lost: bytes of payload.
+    Taken(usize),
+    /// It is lost.
+    Lost(Lost, usize),
+    /// It must be cut: where to, and its segments.
+    Large(Label, Option<u16>),
+}
+
+impl Udp {
+    /// Takes what waits at the socket of a mapping; whether more does.
+    pub(super) fn receive(&mut self, number: u32, desk: &mut Desk<'_, '_>) -> bool {
+        let mut bytes = 0;
+        for _ in 0..TAKEN_MAX {
+            match self.take(number, desk) {
+                Came::Nothing => return false,
+                Came::NoRoom => return true,
+                Came::Taken(len) | Came::Lost(_, len) => bytes += len,
+                Came::Large(..) => bytes += self.spare.len(),
+            }
+            if bytes >= TAKEN_BYTES_MAX {
+                return true;
+            }
+        }
+        true
+    }
+
+    /// Takes one datagram, or train.
+    fn take(&mut self, number: u32, desk: &mut Desk<'_, '_>) -> Came {
+        let Some(flow) = self.flows.get_mut(number) else { return Came::Nothing };
+        let (zone, inside_at) = (flow.zone, flow.inside);
+        let Way::Own(mapping) = &mut flow.way else { return Came::Nothing };
+        let socket = mapping.socket;
+        let Call { host, inside, now, .. } = &mut *desk.call;
+        let Some(mtu) = inside.mtu(zone) else { return Came::Nothing };
+        let (front, most) = if inside_at.is_ipv4() {
+            (IPV4_LEN + UDP_LEN, PAYLOAD_MAX_V4)
+        } else {
+            (IPV6_LEN + UDP_LEN, PAYLOAD_MAX_V6)
+        };
+        let mut came = Came::Nothing;
+        let spare = &mut self.spare;
+        let made = inside.compose(zone, inside_at.ip(), front + most, &mut |room| {
+            let space = room.get_mut(front..)?;
+            let incoming = host.receive_from(socket, space).ok()?;
+            let len = incoming.len.min(space.len());
+            came = Came::Lost(Lost::Malformed, len);
+            if incoming.truncated {
+                return None;
+            }
+            let Some(shown) = mapping.lets_in(incoming.from) else {
+                came = Came::Lost(Lost::Filtered, len);
+                return None;
+            };
+            let label = Label::between(shown, inside_at, &incoming)?;
+            let segment = incoming.segment.filter(|size| *size > 0 && usize::from(*size) < len);
+            if front + segment.map_or(len, usize::from) > mtu {
+                spare.clear();
+                spare.extend_from_slice(&space[..len]);
+                came = Came::Large(label, segment);
+                return None;
+            }
+            let composed = label.write(len, segment, room)?;
+            came = Came::Taken(len);
+            Some(composed)
+        });
+        match made {
+            Made::Sent | Made::Nothing => {}
+            Made::NoRoom => return Came::NoRoom,
+            Made::NoNeighbor => came = waste(*host, socket, most, &mut self.spare),
+        }
+        match &came {
+            Came::Taken(_) | Came::Large(..) => {
+                let now = *now;
+                self.used(number, now);
+            }
+            Came::Lost(why, _) => inside.lost(zone, inside_at.ip(), *why, 1),
+            Came::Nothing | Came::NoRoom => {}
+        }
+        if let Came::Large(label, segment) = &came {
+            let payload = std::mem::take(&mut self.spare);
+            deliver(zone, label, *segment, &payload, desk);
+            self.spare = payload;
+        }
+        came
+    }
+}
+
+/// Takes a datagram that nobody is there for.
+fn waste(host: &mut dyn Host, socket: SocketId, most: usize, spare: &mut Vec<u8>) -> Came {
+    spare.resize(most, 0);
+    match host.receive_from(socket, spare) {
+        Ok(incoming) => Came::Lost(Lost::NoNeighbor, incoming.len),
+        Err(_) => Came::Nothing,
+    }
+}
+
+/// Writes a datagram, or a train, to the inside; what is larger than it takes goes one by one, and in parts.
+pub(super) fn deliver(
+    zone: Zone,
+    label: &Label,
+    segment: Option<u16>,
+    payload: &[u8],
+    desk: &mut Desk<'_, '_>,
+) {
+    let Some(mtu) = desk.call.inside.mtu(zone) else { return };
+    let segment = segment.filter(|size| *size > 0 && usize::from(*size) < payload.len());
+    if label.len() + segment.map_or(payload.len(), usize::from) <= mtu {
+        return one(zone, label, segment, payload, desk);
+    }
+    for datagram in payload.chunks(segment.map_or(payload.len(), usize::from).max(1)) {
+        if label.len() + datagram.len() <= mtu {
+            one(zone, label, None, datagram, desk);
+        } else {
+            cut(zone, label, datagram, mtu, desk);
+        }
+    }
+}
+
+/// Writes one packet.
+fn one(zone: Zone, label: &Label, segment: Option<u16>, payload: &[u8], desk: &mut Desk<'_, '_>) {
+    let (to, max) = (label.header.dst, label.len() + payload.len());
+    let made = desk.call.inside.compose(zone, to, max, &mut |room| {
+        room.get_mut(label.len()..max)?.copy_from_slice(payload);
+        label.write(payload.len(), segment, room)
+    });
+    count(zone, label, made, desk);
+}
+
+/// Writes one datagram in parts.
+fn cut(zone: Zone, label: &Label, payload: &[u8], mtu: usize, desk: &mut Desk<'_, '_>) {
+    let Some(udp) = label.udp_header(payload.len()) else { return };
+    let mut transport = [&udp[..], payload].concat();
+    let header = &label.header;
+    let sum = checksum::add(header.pseudo(transport.len()), checksum::sum(&transport));
+    let check = checksum::finish_udp(sum).to_be_bytes();
+    transport[CHECK_AT..CHECK_AT + 2].copy_from_slice(&check);
+    // Not to be foreseen by whoever would put a part of his own in (RFC 7739).
+    let id = desk.call.random.next_u32();
+    for part in parts(header, &transport, mtu) {
+        let len = part.packet_len(header);
+        let made = desk.call.inside.compose(zone, header.dst, len, &mut |room| {
+            part.write(header, id, room.get_mut(..len)?)?;
+            Some(Composed { len, offload: Offload::default() })
+        });
+        count(zone, label, made, desk);
+        if made != Made::Sent {
+            return;
+        }
+    }
+}
+
+/// Counts what could not be made.
+fn count(zone: Zone, label: &Label, made: Made, desk: &mut Desk<'_, '_>) {
+    let why = match made {
+        Made::Sent => return,
+        Made::Nothing => Lost::TooBig,
+        Made::NoRoom => Lost::NoRoom,
+        Made::NoNeighbor => Lost::NoNeighbor,
+    };
+    desk.call.inside.lost(zone, label.header.dst, why, 1);
+}
