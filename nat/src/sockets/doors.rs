@@ -10,7 +10,7 @@
 //!
 //! A listener whose clients the host has no descriptor for is tried again after a while, since no change there will be told.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
@@ -81,11 +81,20 @@ pub(super) struct Doors {
 }
 
 impl Doors {
-    /// A publication comes to be. Panics where its handle is taken.
-    pub(super) fn publish(&mut self, publication: Publication) {
-        let id = publication.id;
-        let before = self.doors.insert(id, Door { publication, sockets: Vec::new() });
-        assert!(before.is_none(), "publication {} exists", id.0);
+    /// A publication comes to be, or takes the place and the sockets of one with its handle; whether that one led elsewhere.
+    pub(super) fn publish(&mut self, publication: Publication) -> bool {
+        let goal =
+            |p: &Publication| (p.zone, p.owner, p.v4, p.v6, p.host_port, p.node_port, p.count);
+        match self.doors.entry(publication.id) {
+            btree_map::Entry::Vacant(free) => {
+                free.insert(Door { publication, sockets: Vec::new() });
+                false
+            }
+            btree_map::Entry::Occupied(mut taken) => {
+                let before = std::mem::replace(&mut taken.get_mut().publication, publication);
+                goal(&before) != goal(&taken.get().publication)
+            }
+        }
     }
 
     /// A publication ends.

@@ -160,6 +160,17 @@ fn a_socket_is_known_by_its_publication_and_port_until_that_ends() {
 }
 
 #[test]
+fn a_publication_of_the_same_handle_leaves_the_sockets_and_tells_whether_it_leads_elsewhere() {
+    let (mut doors, mut roles) = standing(Transport::Tcp);
+    let one = publication(Transport::Tcp);
+    assert!(!doors.publish(Publication { near: Vec::new(), ..one.clone() }));
+    assert!(doors.publish(Publication { v4: Some([10, 0, 0, 77].into()), ..one }));
+    assert_eq!(roles.get(LISTENER), Some(Role::TcpDoor(place(8081))));
+    doors.unpublish(ID, &mut roles);
+    assert_eq!(roles.get(LISTENER), None);
+}
+
+#[test]
 fn a_listener_is_left_for_another_turn_after_so_many() {
     let (mut doors, mut roles) = standing(Transport::Tcp);
     let mut bed = Bed::new();
