@@ -139,11 +139,11 @@ impl From<Lost> for DropReason {
 
 /// How often each reason struck.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct DropCounts([u64; DropReason::ALL.len()]);
+pub struct DropCounts(Box<[u64; DropReason::ALL.len()]>);
 
 impl Default for DropCounts {
     fn default() -> DropCounts {
-        DropCounts([0; DropReason::ALL.len()])
+        DropCounts(Box::new([0; DropReason::ALL.len()]))
     }
 }
 
@@ -165,8 +165,8 @@ impl DropCounts {
 
     /// Adds all of `other`.
     pub fn merge(&mut self, other: &DropCounts) {
-        for (mine, theirs) in self.0.iter_mut().zip(other.0) {
-            *mine += theirs;
+        for (mine, theirs) in self.0.iter_mut().zip(other.0.iter()) {
+            *mine += *theirs;
         }
     }
 }

@@ -134,7 +134,6 @@ impl Gateway {
 
     /// Tells the sender of a packet, which was set aside, why it goes no further. Returns what it counts as: `drop`, unless it
     /// could not be told.
-    #[expect(clippy::too_many_arguments, reason = "all that an answer is made of")]
     pub(crate) fn refuse(
         &self,
         asker: Asker<'_>,
