@@ -254,14 +254,21 @@ impl HostSockets {
     }
 
     /// Sends away who waits at a listener for whom there is no descriptor: left waiting, he would be told of no more, and
-    /// his like would fill the queue.
-    fn turn_away(&mut self, listener: SocketId) {
+    /// his like would fill the queue. What the failure is then: that nobody waits cannot be seen without a descriptor.
+    fn turn_away(&mut self, listener: SocketId) -> Failure {
         self.spare = None;
-        let taken = self.listener(listener).map(|listener| tcp::accept(listener.as_fd()));
-        if let Ok(Ok((socket, _))) = taken {
-            tcp::make_abrupt(&socket);
-        }
+        let taken = self.listener(listener).and_then(|listener| tcp::accept(listener.as_fd()));
+        let failure = match taken {
+            Ok((socket, _)) => {
+                tcp::make_abrupt(&socket);
+                Failure::TooManyFiles
+            }
+            // Somebody else has taken the descriptor meanwhile; the next to come will be told of.
+            Err(Failure::TooManyFiles) => Failure::WouldBlock,
+            Err(failure) => failure,
+        };
         self.spare = spare();
+        failure
     }
 }
 
@@ -297,10 +304,7 @@ impl Host for HostSockets {
 
     fn accept(&mut self, listener: SocketId) -> Result<Accepted, Failure> {
         let (socket, peer) = match tcp::accept(self.listener(listener)?.as_fd()) {
-            Err(Failure::TooManyFiles) => {
-                self.turn_away(listener);
-                return Err(Failure::TooManyFiles);
-            }
+            Err(Failure::TooManyFiles) => return Err(self.turn_away(listener)),
             other => other?,
         };
         let local = local_address(socket.as_fd())?;

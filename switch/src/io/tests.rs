@@ -30,23 +30,27 @@ const SMALL: RingShape = RingShape { slots: 64, slot_bytes: 2048, block_bytes: 6
 
 /// Runs `body` in namespaces of its own: this very test, started again there.
 fn alone(test: &str, body: fn()) {
+    alone_as(&format!("io::tests::{test}"), body);
+}
+
+/// As [`alone`], of a test of that full name.
+pub(super) fn alone_as(name: &str, body: fn()) {
     if std::env::var_os(INSIDE).is_some() {
         body();
         return;
     }
     let exe = std::env::current_exe().unwrap();
-    let name = format!("io::tests::{test}");
     let status = Process::new("unshare")
         .args(["--user", "--map-root-user", "--net"])
         .arg(exe)
-        .args([&name, "--exact", "--nocapture"])
+        .args([name, "--exact", "--nocapture"])
         .env(INSIDE, "1")
         .status()
         .unwrap();
-    assert!(status.success(), "{test} failed inside its namespace");
+    assert!(status.success(), "{name} failed inside its namespace");
 }
 
-fn ip(words: &str) {
+pub(super) fn ip(words: &str) {
     let status = Process::new("ip").args(words.split_whitespace()).status().unwrap();
     assert!(status.success(), "ip {words}");
 }

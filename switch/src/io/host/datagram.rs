@@ -64,7 +64,7 @@ pub(super) struct Datagrams {
 }
 
 /// One entry of the error queue.
-struct Trouble {
+pub(super) struct Trouble {
     complaint: Complaint,
     origin: u8,
 }
@@ -398,7 +398,11 @@ fn next_trouble(socket: BorrowedFd<'_>) -> Result<Option<Trouble>, Failure> {
 }
 
 /// What an extended error says about a datagram to `to`.
-fn trouble(to: Option<SocketAddr>, said: &[u8], quote: ArrayVec<u8, QUOTE_MAX>) -> Option<Trouble> {
+pub(super) fn trouble(
+    to: Option<SocketAddr>,
+    said: &[u8],
+    quote: ArrayVec<u8, QUOTE_MAX>,
+) -> Option<Trouble> {
     let errno = i32::from_ne_bytes(bytes_at(said, 0)?);
     let [origin, kind, code] = bytes_at(said, 4)?;
     let info = u32::from_ne_bytes(bytes_at(said, 8)?);
