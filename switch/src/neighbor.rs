@@ -2,11 +2,12 @@
 //!
 //! Theory of operation. An endpoint's addresses are known before its wire moves, so nobody is ever asked: each leads to its port
 //! and hardware address. On a network without guard there may be more behind a port than its endpoint; whoever sends something
-//! to be routed from there is learned, and remembered until others of the same port have pushed it out. An endpoint's own address is never
-//! learned for anybody else.
+//! to be routed from there is learned, and remembered until others of the same port have pushed it out, which they may once it
+//! has been silent for a while. An endpoint's own address is never learned for anybody else.
 
 use std::collections::{BTreeMap, HashMap};
 use std::net::IpAddr;
+use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
@@ -17,6 +18,10 @@ pub const LEARNED_PORT_MAX: usize = 64;
 
 /// Learned addresses that a network may have, as many as it has stations ([`crate::fdb::CAPACITY`]).
 pub const LEARNED_MAX: usize = crate::fdb::CAPACITY;
+
+/// How long a learned address must have been silent to give way. With an address its flows go, which costs a look at all there are:
+/// a guest that invents addresses shall not have that done for each of its packets.
+pub const LEARNED_IDLE: Duration = Duration::from_secs(10);
 
 /// Where an address is found.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -119,8 +124,10 @@ impl Neighbors {
         }
         let Some(home) = self.homes.get(&port) else { return Learning::Refused };
         let full = home.learned.len() >= LEARNED_PORT_MAX || self.learned >= LEARNED_MAX;
-        let oldest = home.learned.iter().min_by_key(|a| self.entries.get(a).map(|e| e.used));
-        let oldest = oldest.copied().filter(|_| full);
+        let used = |address: &IpAddr| self.entries.get(address).and_then(|entry| entry.used);
+        let oldest = home.learned.iter().copied().min_by_key(used).filter(|address| {
+            full && used(address).is_none_or(|used| now.since(used) >= LEARNED_IDLE)
+        });
         match oldest {
             Some(oldest) => self.unlearn(oldest),
             None if full => return Learning::Refused,
@@ -219,9 +226,13 @@ mod tests {
         }
         neighbors.learn(ip(0), PortId(1), mac(1), Time(100));
         let learned = neighbors.learn(ip(64), PortId(1), mac(1), Time(101));
+        assert_eq!(learned, Learning::Refused, "all have just been used");
+        let later = Time(1) + LEARNED_IDLE;
+        let learned = neighbors.learn(ip(64), PortId(1), mac(1), later);
         assert_eq!(learned, Learning::Instead(ip(1)));
+        assert_eq!(neighbors.learn(ip(65), PortId(1), mac(1), later), Learning::Refused);
         assert_eq!((neighbors.get(ip(1)), neighbors.get(ip(0))), (None, at(1)));
-        assert_eq!(neighbors.learn(ip(1), PortId(2), mac(2), Time(102)), Learning::Known);
+        assert_eq!(neighbors.learn(ip(1), PortId(2), mac(2), later), Learning::Known);
         assert_eq!(neighbors.learned, 65);
     }
 

@@ -41,8 +41,8 @@ impl Icmp {
     /// Marks flows as ended; the rest is done when they are due, which is at once.
     pub(super) fn end(&mut self, _which: Ending) {}
 
-    /// All flows, in order of their numbers.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (u32, FlowRow)> {
+    /// All flows from a number on, in order of their numbers.
+    pub(super) fn rows(&self, _from: u32) -> impl Iterator<Item = (u32, FlowRow)> {
         std::iter::empty()
     }
 

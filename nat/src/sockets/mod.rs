@@ -23,6 +23,7 @@ mod table;
 mod tcp;
 mod udp;
 
+use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
 use crate::inside::{Call, Lost, Owner, Packet, Zone};
@@ -232,9 +233,14 @@ impl Sockets {
         }
     }
 
-    /// A publication comes to be; its sockets follow by [`Sockets::listen`].
+    /// A publication comes to be; its sockets follow by [`Sockets::listen`]. One of the same handle is replaced and leaves it
+    /// its sockets; where it leads elsewhere, what came in before ends, and the next datagram of a client begins anew.
     pub fn publish(&mut self, publication: Publication) {
-        self.doors.publish(publication);
+        let id = publication.id;
+        if self.doors.publish(publication) {
+            self.tcp.end(Ending::Publication(id));
+            self.udp.end(Ending::Publication(id));
+        }
     }
 
     /// A socket stands behind a publication: a listener of TCP, or a bound UDP socket, at `local` of the host.
@@ -260,10 +266,17 @@ impl Sockets {
 
     /// Flows in the order of their numbers behind `after`, at most `limit`, each with its number.
     pub fn flows(&self, after: Option<u64>, limit: usize) -> Vec<(u64, FlowRow)> {
-        let all = self.tcp.rows().map(|(n, row)| (u64::from(n), row));
-        let all = all.chain(self.udp.rows().map(|(n, row)| (1 << 32 | u64::from(n), row)));
-        let all = all.chain(self.icmp.rows().map(|(n, row)| (2 << 32 | u64::from(n), row)));
-        all.filter(|(n, _)| after.is_none_or(|after| *n > after)).take(limit).collect()
+        // A transport's number, and its flow's number behind it.
+        let first = after.map_or(0, |after| after.saturating_add(1));
+        let from = |transport: u64| match transport.cmp(&(first >> 32)) {
+            Ordering::Less => u32::MAX,
+            Ordering::Equal => first as u32,
+            Ordering::Greater => 0,
+        };
+        let tcp = self.tcp.rows(from(0)).map(|(n, row)| (u64::from(n), row));
+        let udp = self.udp.rows(from(1)).map(|(n, row)| (1 << 32 | u64::from(n), row));
+        let icmp = self.icmp.rows(from(2)).map(|(n, row)| (2 << 32 | u64::from(n), row));
+        tcp.chain(udp).chain(icmp).take(limit).collect()
     }
 
     /// How many flows there are.

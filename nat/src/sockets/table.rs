@@ -44,7 +44,13 @@ impl<T> Table<T> {
 
     /// All, in order of their numbers.
     pub(super) fn iter(&self) -> impl Iterator<Item = (u32, &T)> {
-        (0..).zip(&self.slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
+        self.iter_from(0)
+    }
+
+    /// All from a number on, in order.
+    pub(super) fn iter_from(&self, from: u32) -> impl Iterator<Item = (u32, &T)> {
+        let slots = self.slots.get(from as usize..).unwrap_or_default();
+        (from..).zip(slots).filter_map(|(number, slot)| Some((number, slot.as_ref()?)))
     }
 
     /// How many there are.

@@ -340,9 +340,9 @@ impl Tcp {
         }
     }
 
-    /// All flows, in order of their numbers.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (u32, FlowRow)> {
-        let flows = self.flows.iter().enumerate();
+    /// All flows from a number on, in order of their numbers.
+    pub(super) fn rows(&self, from: u32) -> impl Iterator<Item = (u32, FlowRow)> {
+        let flows = self.flows.iter().enumerate().skip(from as usize);
         flows.filter_map(|(n, slot)| slot.as_ref().map(|flow| (n as u32, row(flow))))
     }
 

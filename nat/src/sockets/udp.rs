@@ -363,9 +363,9 @@ impl Udp {
         }
     }
 
-    /// All flows, in order of their numbers.
-    pub(super) fn rows(&self) -> impl Iterator<Item = (u32, FlowRow)> {
-        self.flows.iter().map(|(number, flow)| (number, flow.row()))
+    /// All flows from a number on, in order of their numbers.
+    pub(super) fn rows(&self, from: u32) -> impl Iterator<Item = (u32, FlowRow)> {
+        self.flows.iter_from(from).map(|(number, flow)| (number, flow.row()))
     }
 
     /// How many there are.

@@ -355,8 +355,17 @@ fn of_too_many_behind_one_port_the_first_give_way_with_their_flows() {
         let src = Ipv4Addr::from_bits(0x0a00_0700 + number);
         let start = packet(GATEWAY_MAC, mac(1), src.into(), FAR_V4.into());
         start.udp(4000, 80).write(&mut frame, b"hi").unwrap();
-        bench.send(1, frame);
+        bench.send(1, frame.clone());
         bench.now = bench.now + Duration::from_millis(1);
+        if number == 64 {
+            assert_eq!(
+                bench.drops(1),
+                [(DropReason::NoNeighbor, 1)],
+                "all others have just spoken"
+            );
+            bench.pass(crate::neighbor::LEARNED_IDLE);
+            bench.send(1, frame);
+        }
     }
     bench.pass(Duration::ZERO);
     let open: Vec<_> = bench.outside.open.iter().copied().collect();
