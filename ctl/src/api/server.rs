@@ -152,6 +152,10 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
             get(async |State(d): Daemons, Path(n): Path<String>| answer(d.drops(&n).await)),
         )
         .route(
+            "/v1/networks/{name}/flows",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.flows(&n).await)),
+        )
+        .route(
             "/v1/networks/{name}/names",
             get(async |State(d): Daemons, Path(n): Path<String>| answer(d.names(&n).await)),
         )

@@ -510,6 +510,26 @@ pub struct NameEntry {
     pub node: String,
 }
 
+/// One row of `portolan flows`.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FlowEntry {
+    /// Whose.
+    pub node: String,
+    /// `tcp`, `udp` or `icmp`.
+    pub protocol: String,
+    /// The node's address and port; of an echo, its id.
+    pub inside: String,
+    /// The other end as the node sees it; empty where there are many.
+    pub outside: String,
+    /// Whether it came in by a published port.
+    pub published: bool,
+    /// How it stands.
+    pub state: String,
+    /// Seconds since it last carried something.
+    pub idle: u64,
+}
+
 /// `GET /v1/info`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -536,6 +556,9 @@ pub struct Info {
     pub features: BTreeMap<String, bool>,
     /// Times the keeper had to start the daemon anew.
     pub restarts: u64,
+    /// What does not work on this machine that users would expect to, a line each.
+    #[serde(default)]
+    pub warnings: Vec<String>,
 }
 
 /// One event of `GET /v1/events`, as Docker words it.

@@ -76,6 +76,8 @@ enum Verb {
     Fdb(switch::Asked),
     /// Show which frames were dropped, and why
     Drops(switch::Asked),
+    /// Show what goes in and out by sockets of the host
+    Flows(switch::Asked),
     /// Show the names that a network's DNS answers
     Names(switch::Asked),
     /// Show facts about the daemon
@@ -134,6 +136,7 @@ impl Cli {
             Verb::Events(events) => events.act(&daemon),
             Verb::Fdb(asked) => asked.fdb(&daemon),
             Verb::Drops(asked) => asked.drops(&daemon),
+            Verb::Flows(asked) => asked.flows(&daemon),
             Verb::Names(asked) => asked.names(&daemon),
             Verb::Info(info) => info.info(&daemon),
             Verb::Version(version) => version.version(&daemon),

@@ -1,8 +1,8 @@
-//! What the switch knows: `fdb`, `drops`, `names`; of one network or of all.
+//! What the switch knows: `fdb`, `flows`, `drops`, `names`; of one network or of all.
 
 use clap::Args;
 use portolan::api::client::{Client, Failure};
-use portolan::api::types::{DropEntry, FdbEntry, NameEntry, NetworkDetail};
+use portolan::api::types::{DropEntry, FdbEntry, FlowEntry, NameEntry, NetworkDetail};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -41,6 +41,27 @@ impl Asked {
             |e: &DropEntry| {
                 let node = if e.node.is_empty() { "(gone)" } else { &e.node };
                 vec![node.into(), e.reason.clone(), e.frames.to_string(), e.meaning.clone()]
+            },
+        )
+    }
+
+    pub fn flows(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        self.show(
+            daemon,
+            "flows",
+            &["NETWORK", "NODE", "PROTOCOL", "INSIDE", "OUTSIDE", "STATE", "IDLE", "PUBLISHED"],
+            |e: &FlowEntry| {
+                let outside = if e.outside.is_empty() { "*" } else { &e.outside };
+                let published = if e.published { "yes" } else { "-" };
+                vec![
+                    e.node.clone(),
+                    e.protocol.clone(),
+                    e.inside.clone(),
+                    outside.into(),
+                    e.state.clone(),
+                    format!("{} s", e.idle),
+                    published.into(),
+                ]
             },
         )
     }

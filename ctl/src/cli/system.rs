@@ -2,22 +2,16 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use portolan::api::client::Failure;
 use portolan::api::types::Info;
 use portolan::daemon::keeper::{self, DaemonOptions};
+use portolan::daemon::uplink::Uplink;
 use portolan::paths;
 use serde_json::{Value, json};
 
 use super::DaemonChoice;
 use super::output::{self, Format};
-
-/// How frames leave for the outside.
-#[derive(ValueEnum, Clone, Copy, Debug)]
-enum Uplink {
-    /// Not at all.
-    None,
-}
 
 #[derive(Args, Debug)]
 pub struct Daemon {
@@ -27,8 +21,8 @@ pub struct Daemon {
     /// Where the sockets are
     #[arg(long, value_name = "DIR")]
     runtime: Option<PathBuf>,
-    /// How frames leave for the outside
-    #[arg(long, value_enum, default_value = "none")]
+    /// How packets leave for the outside: sockets, or none (published ports lead in all the same)
+    #[arg(long, value_name = "HOW", default_value = "sockets")]
     uplink: Uplink,
     /// Where to log once it serves, instead of stderr
     #[arg(long, value_name = "FILE", hide = true)]
@@ -37,10 +31,10 @@ pub struct Daemon {
 
 impl Daemon {
     fn options(self) -> DaemonOptions {
-        let Uplink::None = self.uplink;
         DaemonOptions {
             state: self.state.map_or_else(paths::state_dir, absolute),
             runtime: self.runtime.map_or_else(paths::runtime_dir, absolute),
+            uplink: self.uplink,
             log: self.log.map(absolute),
         }
     }
@@ -104,7 +98,15 @@ fn lines(value: &Value, depth: usize) {
                 output::line(&format!("{indent}{name}:"));
                 lines(value, depth + 1);
             }
-            Value::Object(_) | Value::Null => output::line(&format!("{indent}{name}: none")),
+            Value::Array(all) if !all.is_empty() => {
+                output::line(&format!("{indent}{name}:"));
+                for one in all.iter().filter_map(Value::as_str) {
+                    output::line(&format!("{indent}  {}", output::clean(one)));
+                }
+            }
+            Value::Object(_) | Value::Array(_) | Value::Null => {
+                output::line(&format!("{indent}{name}: none"))
+            }
             Value::String(text) => {
                 output::line(&format!("{indent}{name}: {}", output::clean(text)))
             }

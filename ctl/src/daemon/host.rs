@@ -1,16 +1,17 @@
 //! What the daemon looks up on the host it runs on.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::Ipv4Addr;
 
 use ipnet::{IpNet, Ipv4Net};
 
+use super::resolvers;
 use crate::topology::HostFacts;
 
 /// The host's live routes and name servers: automatic pools keep clear of them.
 pub fn facts() -> HostFacts {
     let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
-    let resolv = std::fs::read_to_string("/etc/resolv.conf").unwrap_or_default();
-    HostFacts { routes: routes_of(&routes), name_servers: name_servers_of(&resolv) }
+    let name_servers = resolvers::servers().iter().map(|server| server.ip()).collect();
+    HostFacts { routes: routes_of(&routes), name_servers }
 }
 
 /// The running kernel's release.
@@ -40,11 +41,6 @@ fn routes_of(text: &str) -> Vec<IpNet> {
     text.lines().skip(1).filter_map(route).collect()
 }
 
-fn name_servers_of(text: &str) -> Vec<IpAddr> {
-    let server = |line: &str| line.trim().strip_prefix("nameserver")?.trim().parse().ok();
-    text.lines().filter_map(server).collect()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -55,14 +51,6 @@ mod tests {
                     eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\n\
                     eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t0000FFFF\n";
         assert_eq!(routes_of(text), ["192.168.0.0/16".parse().unwrap()]);
-    }
-
-    #[test]
-    fn name_servers_are_read() {
-        assert_eq!(
-            name_servers_of("# x\nnameserver 10.0.0.1\nsearch a\n"),
-            [IpAddr::from([10, 0, 0, 1])]
-        );
     }
 
     #[test]

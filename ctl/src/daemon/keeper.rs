@@ -25,6 +25,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::clock;
 use crate::daemon::log::say;
+use crate::daemon::uplink::{self, Uplink};
 use crate::daemon::place::{self, Place, Taken};
 use crate::namespace::channel;
 use crate::paths;
@@ -55,6 +56,8 @@ pub struct DaemonOptions {
     pub state: PathBuf,
     /// Where the sockets are.
     pub runtime: PathBuf,
+    /// How packets leave for the outside.
+    pub uplink: Uplink,
     /// Where to log once it serves; standard error where there is none.
     pub log: Option<PathBuf>,
 }
@@ -137,6 +140,8 @@ pub fn keep(options: DaemonOptions) -> u8 {
 impl Keeper {
     fn prepare(options: DaemonOptions) -> Result<Keeper, (String, u8)> {
         let refused = |message| (message, 1);
+        // The daemon looks again; whoever starts it by hand is to be told here.
+        uplink::features().map_err(refused)?;
         paths::private_dir(&options.state).map_err(refused)?;
         paths::private_dir(&options.runtime).map_err(refused)?;
         let taken = |taken| match taken {
@@ -223,6 +228,7 @@ impl Keeper {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("portolan").arg("daemon-child");
         command.arg("--state").arg(&self.options.state).arg("--runtime").arg(&self.options.runtime);
+        command.arg("--uplink").arg(self.options.uplink.to_string());
         if let Some(log) = &self.options.log {
             command.arg("--log").arg(log);
         }

@@ -23,7 +23,9 @@ pub mod place;
 pub mod plane;
 mod publications;
 mod readiness;
+pub mod resolvers;
 mod start;
+pub mod uplink;
 mod wires;
 
 use std::collections::BTreeMap;
@@ -31,6 +33,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
 use portolan_switch::ids::PortId;
+use portolan_switch::io::Features;
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
@@ -55,6 +58,8 @@ pub struct Daemon {
     /// What happens, for whoever listens.
     pub events: Events,
     plane: Arc<Plane>,
+    /// What the host's sockets can do.
+    features: Features,
     keeping: Keeping,
     control: Mutex<Control>,
     /// Held while published ports of nodes that run are opened or closed.
@@ -134,14 +139,40 @@ impl Daemon {
             keeper_pid: nix::unistd::getppid().as_raw().cast_unsigned(),
             state_dir: self.options.state.clone(),
             socket: self.options.api_socket(),
-            uplink: "none".into(),
+            uplink: self.options.uplink.to_string(),
             networks: control.topology.networks().len(),
             nodes: control.topology.nodes().len(),
             kernel: host::kernel(),
-            features: BTreeMap::new(),
+            features: features_of(self.features),
             restarts: self.restarts,
+            warnings: warnings_of(self.features),
         }
     }
+}
+
+/// The features by the words that [`uplink::WITHOUT`] takes.
+fn features_of(features: Features) -> BTreeMap<String, bool> {
+    let all = [
+        ("peek-off", features.peek_off),
+        ("udp-gso", features.udp_gso),
+        ("udp-gro", features.udp_gro),
+        ("uso", features.uso),
+        ("ping", features.ping_v4),
+        ("ipv6", features.ipv6),
+    ];
+    all.into_iter().map(|(word, used)| (word.to_owned(), used)).collect()
+}
+
+/// What does not work here that users would expect to.
+fn warnings_of(features: Features) -> Vec<String> {
+    let mut warnings = Vec::new();
+    if !features.ping_v4 {
+        warnings.push(
+            "this system has no ping sockets for you: nodes cannot ping the outside (portolan doctor tells the remedy)"
+                .to_owned(),
+        );
+    }
+    warnings
 }
 
 fn internal(message: impl Into<String>) -> Refusal {

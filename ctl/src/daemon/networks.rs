@@ -2,14 +2,14 @@
 
 use std::collections::BTreeMap;
 
-use portolan_switch::command::{Answer, FdbRow, Query};
+use portolan_switch::command::{Answer, FdbRow, FlowRow, Owner, Query};
 use portolan_switch::drops::DropCounts;
 use portolan_switch::ids::{MacAddr, NetworkId, PortId};
 
 use super::plane::Opening;
 use super::{Control, Daemon, clock, host, internal};
 use crate::api::types::{
-    DropEntry, FdbEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail,
+    DropEntry, FdbEntry, FlowEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail,
 };
 use crate::topology::{Id, Network, NetworkFilter, Refusal};
 
@@ -145,11 +145,60 @@ impl Daemon {
         Ok(entries)
     }
 
+    /// What goes in and out of a network by sockets of the host.
+    pub async fn flows(&self, name: &str) -> Result<Vec<FlowEntry>, Refusal> {
+        let (network, nodes) = {
+            let control = self.control.lock().await;
+            let network = control.topology.network(name)?.network_id();
+            let name_of = |node: &std::sync::Arc<crate::topology::Node>| {
+                (Owner(node.handle), node.name.clone())
+            };
+            (network, control.topology.nodes().map(name_of).collect::<BTreeMap<_, _>>())
+        };
+        let now = portolan_switch::io::clock::now();
+        let (mut entries, mut after) = (Vec::new(), None);
+        loop {
+            let page = Query::Flows { network: Some(network), after, limit: PAGE };
+            let (rows, next) = match self.plane.ask(page).await {
+                Some(Answer::Flows { rows, next }) => (rows, next),
+                Some(_) => return Ok(entries),
+                None => return Err(internal("the dataplane does not answer; look at daemon.log")),
+            };
+            entries.extend(rows.iter().map(|row| {
+                let node = nodes.get(&row.owner).cloned().unwrap_or_default();
+                flow_entry(row, node, now.since(row.used).as_secs())
+            }));
+            if next.is_none() {
+                entries.sort_by(|a, b| (&a.node, &a.inside).cmp(&(&b.node, &b.inside)));
+                return Ok(entries);
+            }
+            after = next;
+        }
+    }
+
     /// The dataplane's handle of a network, and which node is behind each of its ports.
     async fn owners(&self, name: &str) -> Result<(NetworkId, BTreeMap<PortId, String>), Refusal> {
         let control = self.control.lock().await;
         let network: &Network = control.topology.network(name)?;
         Ok((network.network_id(), port_owners(&control, network.id)))
+    }
+}
+
+fn flow_entry(row: &FlowRow, node: String, idle: u64) -> FlowEntry {
+    let protocol = match row.protocol {
+        1 | 58 => "icmp".to_owned(),
+        6 => "tcp".to_owned(),
+        17 => "udp".to_owned(),
+        other => other.to_string(),
+    };
+    FlowEntry {
+        node,
+        protocol,
+        inside: row.inside.to_string(),
+        outside: row.outside.map(|outside| outside.to_string()).unwrap_or_default(),
+        published: row.published,
+        state: row.state.to_owned(),
+        idle,
     }
 }
 

@@ -7,6 +7,7 @@ use std::time::Duration;
 use portolan_switch::command::{Answer, Command, Event, PublicationId, Query};
 use portolan_switch::ids::PortId;
 use portolan_switch::io::{Dataplane, Door, Down, Features, Handle, Port, Up};
+use super::uplink::Uplink;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 /// How long the dataplane may take over an answer: it answers between two batches.
@@ -45,6 +46,7 @@ struct Waiting {
 /// The dataplane as the control side sees it.
 pub struct Plane {
     handle: Handle,
+    uplink: Uplink,
     waiting: Mutex<Waiting>,
     /// Held while a group of commands goes down, so that groups do not mix.
     turn: tokio::sync::Mutex<u64>,
@@ -52,13 +54,22 @@ pub struct Plane {
 
 impl Plane {
     /// Starts a dataplane. News come out of the receiver; it is unbounded on this side because the dataplane bounds it.
-    pub fn start(seed: u64) -> std::io::Result<(Arc<Plane>, mpsc::UnboundedReceiver<News>)> {
+    pub fn start(
+        seed: u64,
+        features: Features,
+        uplink: Uplink,
+    ) -> std::io::Result<(Arc<Plane>, mpsc::UnboundedReceiver<News>)> {
         let come = Arc::new(Notify::new());
         let notify = Arc::clone(&come);
         let handle =
-            Dataplane::spawn(seed, Features::probe(), Box::new(move || notify.notify_one()))?;
+            Dataplane::spawn(seed, features, Box::new(move || notify.notify_one()))?;
         let plane =
-            Arc::new(Plane { handle, waiting: Mutex::default(), turn: tokio::sync::Mutex::new(0) });
+            Arc::new(Plane {
+            handle,
+            uplink,
+            waiting: Mutex::default(),
+            turn: tokio::sync::Mutex::new(0),
+        });
         let (tell, news) = mpsc::unbounded_channel();
         let receiver = Arc::clone(&plane);
         tokio::spawn(async move {
@@ -82,7 +93,7 @@ impl Plane {
         if !commands.is_empty() {
             *turn += 1;
             for command in commands {
-                self.down(Down::Command(command)).await;
+                self.down(Down::Command(self.uplink.confine(command))).await;
             }
             self.down(Down::Command(Command::Commit(*turn))).await;
         }

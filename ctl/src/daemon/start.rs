@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use portolan_switch::command::Command;
 use rand::SeedableRng;
 use rand::rngs::SysRng;
 use rand_chacha::ChaCha20Rng;
@@ -18,7 +19,8 @@ use super::nodes::{self, has_ended, node_key};
 use super::plane::{News, Opening, Plane};
 use super::publications;
 use super::wires::{self, MadeWire, Place, wire_key};
-use super::{Control, Daemon, clock, doorway, host};
+use super::uplink::{self, Uplink};
+use super::{Control, Daemon, clock, doorway, host, resolvers};
 use crate::api::server;
 use crate::daemon::log::say;
 use crate::namespace::user;
@@ -89,8 +91,9 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     let mut random = ChaCha20Rng::try_from_rng(&mut SysRng)
         .map_err(|error| format!("no randomness: {error}"))?;
     let seed = rand::Rng::next_u64(&mut random);
+    let features = uplink::features()?;
     let (plane, news) =
-        Plane::start(seed).map_err(|error| format!("cannot start the dataplane: {error}"))?;
+        Plane::start(seed, features, options.uplink).map_err(|error| format!("cannot start the dataplane: {error}"))?;
     let control = Control {
         topology: Topology::default(),
         store,
@@ -105,13 +108,19 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         options,
         events: Events::default(),
         plane,
+        features,
         keeping,
         control: Mutex::new(control),
         publishing: Mutex::new(()),
         closing: watch::Sender::new(0),
         restarts,
     });
+    let limits = vec![Command::SetLimits(uplink::limits())];
+    daemon.plane.change(Opening::default(), limits).await;
     daemon.restore(kept, inheritance).await?;
+    if daemon.options.uplink == Uplink::Sockets {
+        tokio::spawn(resolvers::follow(Arc::clone(&daemon.plane)));
+    }
 
     tokio::spawn(follow(Arc::clone(&daemon), news));
     let api = keeper::stream_listener(api).and_then(tokio::net::UnixListener::from_std);

@@ -173,14 +173,14 @@ impl Tcp {
         behind: Option<Seq>,
         desk: &mut Desk<'_, '_>,
     ) -> Result<(), Lost> {
-        if segment.flags & (flag::SYN | flag::ACK | flag::RST) != flag::SYN {
+        let asks = segment.flags & (flag::SYN | flag::ACK | flag::RST) == flag::SYN;
+        let Some(reach) = packet.reach.filter(|_| asks) else {
             if let Some(reset) = segment::reset_for(segment) {
                 let made = reset.send(key, desk.call.inside);
                 flow::count_loss(key, made, desk.call);
             }
             return Err(Lost::NoFlow);
-        }
-        let reach = packet.reach.ok_or(Lost::NoFlow)?;
+        };
         let mtu = desk.call.inside.mtu(key.zone).ok_or(Lost::NoNeighbor)?;
         let iss =
             behind.map_or_else(|| self.initial(key, desk.call.now), |seq| seq + BEHIND_TIME_WAIT);
@@ -474,3 +474,6 @@ fn row(flow: &Flow) -> FlowRow {
         used: flow.used,
     }
 }
+
+#[cfg(test)]
+mod tests;
