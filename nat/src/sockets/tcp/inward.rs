@@ -113,7 +113,9 @@ impl Flow {
                 }
             }
         }
-        if more == More::No && self.may_read && self.una == self.high && self.wait.is_none() {
+        let over = self.fin.is_some_and(|fin| self.next.behind(fin));
+        let shut = more == More::No && self.may_read && !over;
+        if shut && self.una == self.high && self.wait.is_none() {
             self.wait_for(Wait::Window, desk.call.now, self.round_trip.wait(0));
         }
         more
