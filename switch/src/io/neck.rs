@@ -57,7 +57,6 @@ pub struct Door {
 
 /// From the dataplane to the control side.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "answers are few, and the queue for all is made once")]
 pub enum Up {
     /// Something happened. Lossy.
     Event(Event),

@@ -20,8 +20,9 @@ use super::packet::{self, BODY_AT, FRAME_AT, PacketWire};
 use super::*;
 use crate::command::{Answer, Command, NetworkSpec, PortCounters, PortSpec, Query};
 use crate::drops::DropReason;
-use crate::frame::FrameTable;
+use crate::frame::{Checksum, FrameTable, Gso, GsoKind, Offload};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
+use crate::offload::{VNET_LEN, write_vnet};
 
 const INSIDE: &str = "PORTOLAN_TEST_INSIDE";
 const OWNER_OF: &str = "PORTOLAN_TEST_OWNER_OF";
@@ -119,7 +120,12 @@ impl Guest {
     }
 
     fn send(&self, frame: &[u8]) -> std::io::Result<()> {
-        let bytes = [&[0; 10], frame].concat();
+        self.send_with([0; VNET_LEN], frame)
+    }
+
+    /// As [`Guest::send`], with what is left for a device to do.
+    fn send_with(&self, vnet: [u8; VNET_LEN], frame: &[u8]) -> std::io::Result<()> {
+        let bytes = [&vnet, frame].concat();
         // SAFETY: the kernel reads `bytes` to its length.
         let sent = unsafe {
             libc::send(self.wire.socket().as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), 0)
@@ -168,18 +174,23 @@ struct Bench {
 }
 
 impl Bench {
+    /// Serves nothing yet.
+    fn empty(features: Features) -> Bench {
+        let (tell, told) = mpsc::channel();
+        let notify = Box::new(move || {
+            let _ = tell.send(());
+        });
+        Bench { handle: Dataplane::spawn(7, features, notify).unwrap(), told }
+    }
+
     /// Serves these two wires as ports 0 and 1 of one network.
     fn new(wires: [PacketWire; 2]) -> Bench {
-        let (tell, told) = mpsc::channel();
-        let handle = Dataplane::spawn(
-            7,
-            Features::probe(),
-            Box::new(move || {
-                let _ = tell.send(());
-            }),
-        )
-        .unwrap();
-        let bench = Bench { handle, told };
+        Bench::with(Features::probe(), wires)
+    }
+
+    /// As [`Bench::new`], with what the kernel can do.
+    fn with(features: Features, wires: [PacketWire; 2]) -> Bench {
+        let bench = Bench::empty(features);
         bench.command(Command::CreateNetwork(NetworkSpec {
             id: NETWORK,
             zone: None,
@@ -315,6 +326,89 @@ fn refused_frames_are_counted_by_name_and_hold_up_nobody() {
             "a device that was down is no death"
         );
     });
+}
+
+#[test]
+fn train_of_datagrams_crosses_as_one_frame() {
+    alone("train_of_datagrams_crosses_as_one_frame", || {
+        let features = Features::probe();
+        let sizes = train_crosses(features);
+        assert_eq!(sizes, if features.uso { vec![42 + 5000] } else { vec![542; 10] });
+    });
+}
+
+#[test]
+fn train_of_datagrams_is_cut_where_it_cannot_cross() {
+    alone("train_of_datagrams_is_cut_where_it_cannot_cross", || {
+        let sizes = train_crosses(Features { uso: false, ..Features::probe() });
+        assert_eq!(sizes, [542; 10]);
+    });
+}
+
+/// Sends ten datagrams as one frame, and returns the sizes of what arrives at the other guest.
+fn train_crosses(features: Features) -> Vec<usize> {
+    wires();
+    let a = Guest::new("g0", 64);
+    let mut b = Guest { wire: open("g1", packet::SHAPE), arena: Vec::new() };
+    let bench = Bench::with(features, [open("s0", packet::SHAPE), open("s1", packet::SHAPE)]);
+    let payload: Vec<u8> = (0..5000_u16).map(|n| (n % 251) as u8).collect();
+    let ends = ([10, 0, 0, 1], [10, 0, 0, 2]);
+    let packet =
+        etherparse::PacketBuilder::ethernet2(mac(0).0, mac(1).0).ipv4(ends.0, ends.1, 64).udp(1, 2);
+    let mut frame = Vec::new();
+    packet.write(&mut frame, &payload).unwrap();
+    // The sum of the pseudo header: both addresses, the protocol and the length.
+    let sum = 2 * 0x0a00 + 1 + 2 + 17 + 5008;
+    frame[40..42].copy_from_slice(&u16::to_be_bytes(sum));
+    let gso = Some(Gso { kind: GsoKind::UdpL4, size: 500, hdr_len: 42, ecn: false });
+    let offload = Offload { csum: Checksum::Partial { start: 34, offset: 6 }, gso };
+    a.send_with(write_vnet(&offload), &frame).unwrap();
+    let (mut sizes, mut got) = (Vec::new(), Vec::new());
+    while got.len() < payload.len() {
+        for (_, frame) in b.wait() {
+            sizes.push(frame.len());
+            got.extend_from_slice(&frame[42..]);
+        }
+    }
+    assert_eq!(got, payload);
+    let row = bench.counters(1);
+    assert_eq!((row.tx_frames, row.tx_bytes), (10, 10 * 542));
+    assert_eq!(row.drops.nonzero().count(), 0);
+    sizes
+}
+
+#[test]
+fn sockets_of_a_publication_are_served_until_it_ends() {
+    let bench = Bench::empty(Features::probe());
+    let id = crate::command::PublicationId(3);
+    let doors: Vec<Door> = (0..3).map(|_| listener()).collect();
+    let at = doors[0].local;
+    let copies: Vec<_> = doors.iter().map(|door| door.socket.try_clone().unwrap()).collect();
+    bench.send(Down::Listen(id, doors));
+    let stray = std::fs::File::open("/dev/null").unwrap();
+    let other = crate::command::PublicationId(4);
+    bench.send(Down::Listen(other, vec![Door { local: at, socket: stray.into() }]));
+    match bench.next() {
+        Up::Unserved { publication, error } => {
+            assert_eq!(publication, other);
+            assert!(error.starts_with(&format!("watching {at}: ")), "{error}");
+        }
+        unexpected => panic!("{unexpected:?}"),
+    }
+    bench.send(Down::Unlisten(id));
+    assert!(matches!(bench.next(), Up::Unlistened(gone) if gone == id));
+    // Our copies keep the sockets open, as a keeper's would; without them nobody listens.
+    assert!(std::net::TcpStream::connect(at).is_ok());
+    drop(copies);
+    assert!(std::net::TcpStream::connect(at).is_err());
+    bench.send(Down::Unlisten(other));
+    assert!(matches!(bench.next(), Up::Unlistened(gone) if gone == other));
+}
+
+fn listener() -> Door {
+    let socket = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    Door { local: socket.local_addr().unwrap(), socket: socket.into() }
 }
 
 #[test]
