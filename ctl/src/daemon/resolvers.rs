@@ -6,15 +6,18 @@
 //! elsewhere now.
 
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use portolan_switch::command::Command;
+
 use tokio::io::unix::AsyncFd;
 
 use super::plane::{Opening, Plane};
+use super::readiness::readable;
 use crate::daemon::log::say;
 
 /// Where the host says whom to ask.
@@ -88,7 +91,7 @@ pub async fn follow(plane: Arc<Plane>) {
 }
 
 /// Watches that become readable with the next change; what it was is of no interest.
-fn watch() -> std::io::Result<AsyncFd<Inotify>> {
+fn watch() -> std::io::Result<AsyncFd<OwnedFd>> {
     let inotify = Inotify::init(InitFlags::IN_CLOEXEC | InitFlags::IN_NONBLOCK)?;
     let changes = AddWatchFlags::IN_CREATE
         | AddWatchFlags::IN_DELETE
@@ -100,7 +103,7 @@ fn watch() -> std::io::Result<AsyncFd<Inotify>> {
     for path in watched(Path::new(RESOLV_CONF)) {
         inotify.add_watch(&path, changes | AddWatchFlags::IN_MODIFY)?;
     }
-    AsyncFd::new(inotify)
+    readable(inotify.as_fd().try_clone_to_owned()?)
 }
 
 /// What has to be watched to see what becomes of a file.
