@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use nix::sys::inotify::{AddWatchFlags, InitFlags, Inotify};
 use portolan_switch::command::Command;
-
 use tokio::io::unix::AsyncFd;
 
 use super::plane::{Opening, Plane};
