@@ -239,7 +239,7 @@ fn complaint(key: &Key, seq: Seq, from: std::net::IpAddr, reason: Reason) -> Opt
     syn[..2].copy_from_slice(&key.inside.port().to_be_bytes());
     syn[2..4].copy_from_slice(&key.outside.port().to_be_bytes());
     syn[4..8].copy_from_slice(&seq.0.to_be_bytes());
-    syn[12] = (HEADER_LEN / 4 << 4) as u8;
+    syn[12] = (HEADER_LEN * 4) as u8;
     syn[13] = flag::SYN;
     Error::quoting(&header, &[&syn], from, reason)
 }

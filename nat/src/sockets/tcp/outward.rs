@@ -122,11 +122,14 @@ impl Flow {
         awaited: Seq,
         desk: &mut Desk<'_, '_>,
     ) -> Result<Taken, Lost> {
-        if self.state == State::Answered
-            && segment.has(flag::SYN)
-            && segment.seq + 1 == self.expected
-        {
-            self.answer(desk);
+        let asks = segment.has(flag::SYN) && segment.seq + 1 == self.expected;
+        if self.state == State::Answered && asks {
+            // Where both have asked at once, either answer completes it.
+            if segment.has(flag::ACK) && segment.ack == self.next {
+                self.establish(segment, desk);
+            } else {
+                self.answer(desk);
+            }
             return Ok(Taken::NOTHING);
         }
         let old = !segment.seq.behind(awaited);
@@ -161,7 +164,10 @@ impl Flow {
     /// Takes what a segment says about the other direction.
     fn take_acknowledgement(&mut self, segment: &Segment, desk: &mut Desk<'_, '_>) {
         let window_before = self.window;
+        // One that acknowledges something new tells the window, too, even where its payload was sent before: the old window
+        // would end too far behind.
         let newer = segment.seq.behind(self.window_seq)
+            || segment.ack.behind(self.una)
             || segment.seq == self.window_seq && !segment.ack.before(self.window_ack);
         if !segment.ack.before(self.una) && newer {
             self.take_window(segment);
@@ -220,22 +226,19 @@ impl Flow {
             self.take_fin(desk);
         }
         self.discard(desk);
-        if self.state == State::Open {
-            if self.owed || truth {
-                // What is sent now tells it.
-                self.fresh_window(truth, desk.call);
-            }
-            let before = self.owed || truth;
-            self.owed = before;
-            if self.pump_on(desk) == Fate::Over {
-                return Fate::Over;
-            }
+        self.owed |= truth;
+        let again = std::mem::take(&mut self.owed_again);
+        if self.owed || again > 0 {
+            self.fresh_window(truth, desk.call);
         }
-        for _ in 0..std::mem::take(&mut self.owed_again) {
-            self.acknowledge(truth, desk.call);
+        // What is sent anyhow acknowledges, too.
+        if self.pump_on(desk) == Fate::Over {
+            return Fate::Over;
         }
-        if self.owed {
-            self.acknowledge(truth, desk.call);
+        let window = self.known_window();
+        let count = u8::from(std::mem::take(&mut self.owed)) + again;
+        for _ in 0..count {
+            self.reply(flag::ACK, self.next, window, desk.call);
         }
         self.settle(desk)
     }
@@ -317,7 +320,9 @@ fn is_acceptable(awaited: Seq, window: u32, segment: &Segment) -> bool {
     let end = segment.seq + segment.span();
     match (segment.span(), window) {
         (0, 0) => segment.seq == awaited,
-        (0, _) => segment.seq - awaited < window,
+        // At the very end of the window, too: there stands who has filled it and lost something of that, and its
+        // acknowledgements must count.
+        (0, _) => segment.seq - awaited <= window,
         // A FIN takes no room, so it is good where no window is left.
         (_, 0) => segment.has(flag::FIN) && segment.seq + segment.len == awaited,
         _ => segment.seq.before(awaited + window) && end.behind(awaited),

@@ -178,7 +178,7 @@ impl Reply {
         to[2..4].copy_from_slice(&key.inside.port().to_be_bytes());
         to[4..8].copy_from_slice(&self.seq.0.to_be_bytes());
         to[8..12].copy_from_slice(&self.ack.0.to_be_bytes());
-        to[12] = (self.header_len() / 4 << 4) as u8;
+        to[12] = (self.header_len() * 4) as u8;
         to[13] = self.flags;
         to[14..16].copy_from_slice(&self.window.to_be_bytes());
         to[16..20].fill(0);

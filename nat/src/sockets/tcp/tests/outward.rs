@@ -1,0 +1,289 @@
+use super::*;
+
+#[test]
+fn the_payload_of_a_batch_goes_out_in_one_call_and_is_acknowledged_once() {
+    let mut bed = Bed::open();
+    let data = bytes(3000);
+    let parts: Vec<Seg> = data
+        .chunks(1000)
+        .enumerate()
+        .map(|(n, part)| seg(ACK, bed.seq.wrapping_add(n as u32 * 1000), bed.ack).with(part))
+        .collect();
+    assert_eq!(bed.batch(&parts), [Ok(()); 3]);
+    assert_eq!(bed.conn().got, data);
+    assert_eq!(bed.conn().calls, 1);
+    let ack = bed.only();
+    assert_eq!(ack.short(), (ACK, bed.ack, bed.seq.wrapping_add(3000), 0));
+    assert_eq!(u32::from(ack.window) << flow::SCALE, 64_000);
+}
+
+#[test]
+fn numbers_wrap_around_in_the_middle_of_a_stream() {
+    let mut bed = Bed::open();
+    let data = bytes(1000);
+    for part in data.chunks(100) {
+        let part = bed.here(ACK).with(part);
+        bed.say(part).unwrap();
+        bed.seq = bed.seq.wrapping_add(100);
+        assert_eq!(bed.only().ack, bed.seq);
+    }
+    assert!(bed.seq < ISN, "it did wrap");
+    assert_eq!(bed.conn().got, data);
+}
+
+#[test]
+fn what_overlaps_is_taken_once() {
+    let mut bed = Bed::open();
+    let start = bed.seq;
+    let at = |from: u32, text: &[u8]| seg(ACK, start.wrapping_add(from), bed.ack).with(text);
+    let batch = [at(0, b"abcd"), at(2, b"cdef"), at(0, b"abcdef"), at(1, b"bcdefgh")];
+    bed.batch(&batch);
+    assert_eq!(bed.conn().got, b"abcdefgh");
+    let heard = bed.heard();
+    assert!(heard.iter().all(|seg| seg.ack == start.wrapping_add(8)), "{heard:?}");
+    assert_eq!(heard.len(), 2, "once for what is new, once for what came again");
+}
+
+#[test]
+fn what_is_out_of_order_is_answered_at_once_each_time_and_not_kept() {
+    let mut bed = Bed::open();
+    let (start, ack) = (bed.seq, bed.ack);
+    let later = |n: u32| seg(ACK, start.wrapping_add(n * 10), ack).with(&[n as u8; 10]);
+    let lost = bed.batch(&[later(1), later(2), later(3)]);
+    assert_eq!(lost, [Err(Lost::NoFlow); 3]);
+    let heard = bed.heard();
+    assert_eq!(heard.len(), 3);
+    assert!(heard.iter().all(|seg| seg.short() == (ACK, ack, start, 0)));
+    assert_eq!(bed.conn().got, b"");
+    bed.batch(&[later(0), later(1)]);
+    assert_eq!(bed.conn().got.len(), 20);
+    assert_eq!(bed.only().ack, start.wrapping_add(20));
+}
+
+#[test]
+fn a_short_write_is_acknowledged_as_far_as_it_went_and_the_window_tells_the_truth() {
+    let mut bed = Bed::open();
+    bed.conn().sends.push_back(Ok(1200));
+    bed.conn().room.bytes = 300;
+    let data = bytes(3000);
+    let start = bed.seq;
+    let all = bed.here(ACK | PSH).with(&data);
+    bed.say(all).unwrap();
+    let ack = bed.only();
+    assert_eq!((ack.ack, ack.window), (start.wrapping_add(1200), 1), "one step of 256 bytes");
+    bed.conn().room.bytes = 64_000;
+    let again = seg(ACK, start, bed.ack).with(&data);
+    bed.say(again).unwrap();
+    assert_eq!(bed.conn().got.len(), 1200 + 256, "no more than the window said");
+    assert_eq!(bed.conn().got, data[..1456]);
+    assert_eq!(bed.only().window, 250);
+}
+
+#[test]
+fn a_socket_that_takes_nothing_closes_the_window_and_opens_it_when_it_is_writable() {
+    for failure in [Failure::WouldBlock, Failure::NoBuffers] {
+        let mut bed = Bed::open();
+        bed.conn().sends.push_back(Err(failure));
+        bed.conn().room.bytes = 0;
+        let all = bed.here(ACK).with(b"abc");
+        bed.say(all.clone()).unwrap();
+        let ack = bed.only();
+        assert_eq!((ack.ack, ack.window), (bed.seq, 0));
+        // The inside asks whether there is a window, by a byte that is not taken.
+        bed.batch(&[seg(ACK, bed.seq, bed.ack).with(b"a")]);
+        assert_eq!(bed.only().window, 0);
+        assert_eq!(bed.conn().got, b"");
+        bed.conn().room.bytes = 1000;
+        bed.writable();
+        bed.silent();
+        bed.conn().room.bytes = 2048;
+        bed.writable();
+        let update = bed.only();
+        assert_eq!((update.short(), update.window), ((ACK, bed.ack, bed.seq, 0), 8));
+        bed.say(all).unwrap();
+        assert_eq!(bed.conn().got, b"abc");
+    }
+}
+
+#[test]
+fn a_window_asked_for_is_told_as_it_is_by_then() {
+    let mut bed = Bed::open();
+    bed.conn().sends.push_back(Err(Failure::WouldBlock));
+    bed.conn().room.bytes = 0;
+    let all = bed.here(ACK).with(b"abc");
+    bed.say(all).unwrap();
+    assert_eq!(bed.only().window, 0);
+    bed.conn().room.bytes = 64_000;
+    let probe = seg(ACK, bed.seq.wrapping_sub(1), bed.ack);
+    bed.say(probe).unwrap();
+    assert_eq!(bed.only().window, 250);
+}
+
+#[test]
+fn the_end_of_the_window_never_moves_back_while_the_socket_takes_all() {
+    let mut bed = Bed::open();
+    bed.say(seg(ACK, bed.seq, bed.ack).with(&[0; 1000])).unwrap();
+    let before = bed.only();
+    let edge = before.ack.wrapping_add(u32::from(before.window) << flow::SCALE);
+    bed.conn().room.bytes = 10_000;
+    bed.say(seg(ACK, before.ack, bed.ack).with(&[0; 1000])).unwrap();
+    let after = bed.only();
+    let new_edge = after.ack.wrapping_add(u32::from(after.window) << flow::SCALE);
+    assert!(new_edge.wrapping_sub(edge) < 256, "rounded up at most");
+}
+
+#[test]
+fn the_window_grows_by_steps_worth_a_segment() {
+    let mut bed = Bed::open();
+    bed.conn().sends.push_back(Ok(1));
+    bed.conn().room.bytes = 0;
+    bed.say(seg(ACK, bed.seq, bed.ack).with(b"ab")).unwrap();
+    assert_eq!(bed.only().window, 0);
+    bed.seq = bed.seq.wrapping_add(1);
+    for (room, window) in [(256, None), (1459, None), (1536, Some(6))] {
+        bed.conn().room.bytes = room;
+        bed.writable();
+        assert_eq!(bed.heard().first().map(|seg| seg.window), window, "{room}");
+    }
+    // Of a small buffer, half of it is worth as much.
+    bed.conn().room = SendRoom { bytes: 0, buffer: 1024 };
+    bed.conn().sends.push_back(Err(Failure::WouldBlock));
+    bed.say(seg(ACK, bed.seq, bed.ack).with(b"b")).unwrap();
+    assert_eq!(bed.only().window, 0);
+    bed.conn().room.bytes = 512;
+    bed.writable();
+    assert_eq!(bed.only().window, 2);
+}
+
+#[test]
+fn without_scaling_windows_are_plain() {
+    let mut bed = Bed::asked(&[]);
+    bed.establish();
+    bed.conn().room = SendRoom { bytes: 1 << 20, buffer: 1 << 20 };
+    let data = bed.here(ACK).with(b"x");
+    bed.say(data).unwrap();
+    assert_eq!(bed.only().window, u16::MAX);
+}
+
+#[test]
+fn a_superframe_is_one_long_segment() {
+    let mut bed = Bed::six();
+    bed.ask(&OPTIONS);
+    bed.establish();
+    let data = bytes(60_000);
+    let all = bed.here(ACK).with(&data);
+    bed.say(all).unwrap();
+    assert_eq!(bed.conn().got, data);
+    assert_eq!(bed.only().ack, bed.seq.wrapping_add(60_000));
+}
+
+#[test]
+fn what_lies_outside_the_window_is_answered_and_not_taken() {
+    let mut bed = Bed::open();
+    let edge = bed.seq.wrapping_add(64_000);
+    assert_eq!(bed.say(seg(ACK, edge, bed.ack).with(b"far")), Err(Lost::NoFlow));
+    let (seq, ack) = (bed.ack, bed.seq);
+    assert_eq!(bed.only().short(), (ACK, seq, ack, 0));
+    // What reaches beyond the end is cut there.
+    let long = seg(ACK, bed.seq, bed.ack).with(&bytes(64_400));
+    bed.say(long).unwrap();
+    assert_eq!(bed.conn().got.len(), 64_000);
+}
+
+#[test]
+fn empty_segments_out_of_the_window_do_not_make_a_storm() {
+    let mut bed = Bed::open();
+    for _ in 0..10 {
+        let old = seg(ACK, bed.seq.wrapping_sub(1000), bed.ack);
+        let _ = bed.say(old);
+    }
+    assert_eq!(bed.heard().len(), 1);
+}
+
+#[test]
+fn a_keepalive_of_the_inside_is_answered() {
+    let mut bed = Bed::open();
+    for probe in [&b""[..], b"\0"] {
+        let probe = seg(ACK, bed.seq.wrapping_sub(1), bed.ack).with(probe);
+        bed.say(probe).unwrap();
+        let (seq, ack) = (bed.ack, bed.seq);
+        assert_eq!(bed.only().short(), (ACK, seq, ack, 0));
+    }
+}
+
+#[test]
+fn an_acknowledgement_of_what_was_never_sent_is_challenged() {
+    let mut bed = Bed::open();
+    let ahead = seg(ACK, bed.seq, bed.ack.wrapping_add(1)).with(b"abc");
+    assert_eq!(bed.say(ahead), Err(Lost::NoFlow));
+    let (seq, ack) = (bed.ack, bed.seq);
+    assert_eq!(bed.only().short(), (ACK, seq, ack, 0));
+    assert_eq!(bed.conn().got, b"");
+    let behind = seg(ACK, bed.seq, bed.ack.wrapping_sub(1 << 24)).with(b"abc");
+    assert_eq!(bed.say(behind), Err(Lost::NoFlow));
+    assert_eq!(bed.conn().got, b"");
+}
+
+#[test]
+fn a_segment_without_the_ack_bit_is_dropped() {
+    let mut bed = Bed::open();
+    let none = bed.here(PSH).with(b"abc");
+    assert_eq!(bed.say(none), Err(Lost::NoFlow));
+    bed.silent();
+}
+
+#[test]
+fn a_connection_that_dies_under_a_send_resets_the_inside() {
+    for failure in [Failure::Reset, Failure::TimedOut, Failure::Other(99)] {
+        let mut bed = Bed::open();
+        bed.conn().sends.push_back(Err(failure));
+        let data = bed.here(ACK).with(b"abc");
+        bed.say(data).unwrap();
+        let (seq, ack) = (bed.ack, bed.seq);
+        assert_eq!(bed.only().short(), (RST_ACK, seq, ack, 0));
+        bed.is_over("reset");
+    }
+}
+
+#[test]
+fn many_parts_of_one_batch_are_all_sent_in_order() {
+    let mut bed = Bed::open();
+    let data = bytes(300 * 7);
+    let parts: Vec<Seg> = data
+        .chunks(7)
+        .enumerate()
+        .map(|(n, part)| seg(ACK, bed.seq.wrapping_add(n as u32 * 7), bed.ack).with(part))
+        .collect();
+    bed.batch(&parts);
+    assert_eq!(bed.conn().got, data);
+    assert_eq!(bed.only().ack, bed.seq.wrapping_add(2100));
+}
+
+#[test]
+fn flows_of_one_batch_do_not_mix() {
+    let mut bed = Bed::open();
+    let (seq, ack, port) = (bed.seq, bed.ack, bed.inside.port());
+    bed.inside.set_port(port + 1);
+    bed.seq = 5;
+    bed.ask(&OPTIONS);
+    let two = SocketId(2);
+    bed.host.conn(two).made = Some(Ok(()));
+    bed.ready(two, Ready { writable: true, ..Ready::default() });
+    let answer = bed.only();
+    bed.say(seg(ACK, 6, answer.seq.wrapping_add(1))).unwrap();
+    for (n, text) in [b"a1", b"b1", b"a2", b"b2"].into_iter().enumerate() {
+        let at = (n as u32 / 2) * 2;
+        let segment = if n % 2 == 0 {
+            bed.inside.set_port(port);
+            seg(ACK, seq.wrapping_add(at), ack).with(text)
+        } else {
+            bed.inside.set_port(port + 1);
+            seg(ACK, 6 + at, answer.seq.wrapping_add(1)).with(text)
+        };
+        let packet = bed.packet(&segment);
+        bed.step(|tcp, desk| tcp.outbound(&packet, desk)).unwrap();
+    }
+    bed.step(|tcp, desk| tcp.flush(desk));
+    assert_eq!(bed.host.conns[&S].got, b"a1a2");
+    assert_eq!(bed.host.conns[&two].got, b"b1b2");
+}
