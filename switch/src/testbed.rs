@@ -68,6 +68,10 @@ pub struct Outside {
     pub connects: Vec<(SocketId, SocketAddr)>,
     /// Datagrams that were sent.
     pub sent: Vec<(SocketId, Outgoing, Vec<u8>)>,
+    /// Who waits at a listener, whichever it is: from where, to where.
+    pub callers: VecDeque<(SocketAddr, SocketAddr)>,
+    /// Connections that were reset.
+    pub resets: Vec<SocketId>,
     /// What has come, by socket.
     pub waiting: BTreeMap<SocketId, VecDeque<(Incoming, Vec<u8>)>>,
 }
@@ -112,7 +116,8 @@ impl Host for Outside {
     }
 
     fn accept(&mut self, _listener: SocketId) -> Result<Accepted, Failure> {
-        Err(Failure::WouldBlock)
+        let (peer, local) = self.callers.pop_front().ok_or(Failure::WouldBlock)?;
+        Ok(Accepted { socket: self.make(), peer, local })
     }
 
     fn send(&mut self, _socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {
@@ -137,6 +142,7 @@ impl Host for Outside {
 
     fn reset(&mut self, socket: SocketId) {
         self.open.remove(&socket);
+        self.resets.push(socket);
     }
 
     fn close(&mut self, socket: SocketId) {
@@ -281,6 +287,21 @@ impl Bench {
         payload: &[u8],
     ) -> Vec<(u32, Vec<u8>)> {
         self.outside.arrive(socket, from, payload);
+        self.readable(socket)
+    }
+
+    /// Somebody calls at a listener; what comes out.
+    pub fn call(
+        &mut self,
+        listener: SocketId,
+        from: SocketAddr,
+        to: SocketAddr,
+    ) -> Vec<(u32, Vec<u8>)> {
+        self.outside.callers.push_back((from, to));
+        self.readable(listener)
+    }
+
+    fn readable(&mut self, socket: SocketId) -> Vec<(u32, Vec<u8>)> {
         let ready = Ready { readable: true, ..Ready::default() };
         self.turn(Vec::new(), |datapath, turn, now| {
             assert!(!datapath.handle_socket(socket, ready, turn, now), "nothing is left");

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use rand::RngExt;
 
-use crate::inside::{Lost, Owner, Zone};
+use crate::inside::{Inside, Lost, Made, Owner, Zone};
 use crate::time::Time;
 
 use super::host::{Failure, SocketId};
@@ -149,7 +149,8 @@ impl Doors {
             };
             let publication = &door.publication;
             let free = |inside, outside| !tcp.has(publication.zone, inside, outside);
-            match publication.entry(place, accepted.peer, free, desk) {
+            let entry = publication.entry(place, accepted.peer, free, desk);
+            match entry.filter(|entry| is_there(entry, desk.call.inside)) {
                 Some(entry) => tcp.inbound(&entry, accepted, desk),
                 None => {
                     desk.call.host.reset(accepted.socket);
@@ -279,6 +280,11 @@ impl Publication {
         let node = node.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         desk.call.inside.lost(self.zone, node, Lost::NoNeighbor, 1);
     }
+}
+
+/// Whether a node is there to be led to: a packet to it that is not written after all would find its way.
+fn is_there(entry: &Entry, inside: &mut dyn Inside) -> bool {
+    inside.compose(entry.zone, entry.inside.ip(), 0, &mut |_| None) != Made::NoNeighbor
 }
 
 /// Whether an address can lie behind a gateway at all.

@@ -12,6 +12,8 @@ use crate::headers::{Layout, protocol};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
 use crate::testbed::{Bench, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, datagram, mac, packet, v4, v6};
 
+mod published;
+
 const FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
 const FAR_V6: Ipv6Addr = Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
 

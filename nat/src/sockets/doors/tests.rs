@@ -195,6 +195,17 @@ fn who_comes_to_a_node_without_a_way_is_reset_and_counted() {
 }
 
 #[test]
+fn who_comes_to_a_node_that_is_away_is_reset_and_counted() {
+    let (mut doors, mut roles) = standing(Transport::Tcp);
+    let mut bed = Bed::new();
+    bed.rooms.absent.push(address("10.0.0.2"));
+    bed.host.accepts = [arrival(9), Err(Failure::WouldBlock)].into();
+    assert!(!accept(&mut doors, &mut roles, &mut bed));
+    assert_eq!(bed.host.resets, [SocketId(9)]);
+    assert_eq!(bed.rooms.lost, [(ZONE, address("10.0.0.2"), Lost::NoNeighbor, 1)]);
+}
+
+#[test]
 fn a_listener_whose_clients_find_no_descriptor_is_tried_again_later() {
     let (mut doors, mut roles) = standing(Transport::Tcp);
     let mut bed = Bed::new();
