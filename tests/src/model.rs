@@ -67,8 +67,9 @@ impl Model {
                     self.views.remove(&node);
                 }
                 Command::SetUpstreams(_) | Command::SetNameServers { .. } => {}
-                Command::SetLimits(_) | Command::Publish(_) | Command::Unpublish(_) => {}
                 Command::Commit(_) => unreachable!("a commit is not staged"),
+                // What leads out is the host's model's to know.
+                _ => {}
             }
         }
     }

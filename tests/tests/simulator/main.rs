@@ -11,3 +11,4 @@ mod isolation;
 mod learning;
 mod seeds;
 mod talking;
+mod tcp_walk;

@@ -1,0 +1,670 @@
+//! A model of RFC 9293 against the translation of TCP: many connections of chance through a bad network.
+//!
+//! A [`Lab`] drives [`Sockets`] alone, without switch or Ethernet: at one side [`walker::Walker`]s, which walk TCP's state
+//! diagram by the rules and judge every segment they are sent, at the other [`SimHost`] with its programs, and between the
+//! walkers and the sockets a network that loses, doubles and reorders in both directions. At the end everybody must have
+//! heard all that was said, or know that the connection was reset, and nothing may be left over.
+
+pub mod segment;
+pub mod walker;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use portolan_nat::inside::{
+    self, Call, Composed, Filtering, Inside, Lost, Made, Owner, PacketId, Zone,
+};
+use portolan_nat::offload::{Checksum, Offload};
+use portolan_nat::packet::Ip;
+use portolan_nat::sockets::host::{Ready, SocketId};
+use portolan_nat::sockets::{Limits, Publication, PublicationId, Sockets, Transport};
+use portolan_switch::ids::Time;
+use rand::{Rng, RngExt, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+
+use crate::host::{Answer, Closing, HOST4, HOST6, Peer, Reading, SimHost, StreamId};
+use crate::packet::{Packet, Parts, check};
+use segment::Segment;
+use walker::{Opening, Plan, Walker};
+
+/// Bytes of an Ethernet header, which stands before every packet here.
+const ETHERNET: usize = 14;
+
+/// The largest packet of the network inside.
+const MTU: usize = 1500;
+
+/// Bytes the sockets may fill in one turn.
+const ARENA: usize = 1 << 18;
+
+/// No connection may take longer, its ends lingering included.
+const BOUND: Duration = Duration::from_secs(4 * 3600);
+
+/// Steps within one instant before it counts as a loop that never ends.
+const STUCK: u32 = 20_000;
+
+const ZONE: Zone = Zone(1);
+
+/// What the network between the walkers and the sockets does, of a thousand packets.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Trouble {
+    /// Lost.
+    pub loss: u32,
+    /// Doubled.
+    pub double: u32,
+    /// Overtaken by others: what is added to the way at most.
+    pub jitter: Duration,
+    /// Turns that have no room left when something is to be sent.
+    pub no_room: u32,
+}
+
+enum Due {
+    ToSockets(Packet),
+    ToWalker(usize, Vec<u8>),
+    Act(usize),
+    Forget,
+}
+
+/// One packet to the inside, as the sockets made it.
+struct Sent {
+    to: IpAddr,
+    bytes: Vec<u8>,
+    offload: Offload,
+}
+
+struct Turn<'t> {
+    batch: &'t [Packet],
+    sent: Vec<Sent>,
+    room: usize,
+    no_room: u32,
+    random: ChaCha8Rng,
+    lost: Vec<Lost>,
+}
+
+impl Inside for Turn<'_> {
+    fn bytes(&self, packet: PacketId) -> &[u8] {
+        &self.batch[usize::from(packet.0)].bytes
+    }
+
+    fn mtu(&self, zone: Zone) -> Option<usize> {
+        (zone == ZONE).then_some(MTU)
+    }
+
+    fn gateway(&self, _zone: Zone, to: IpAddr) -> Option<IpAddr> {
+        Some(inside_address(to.is_ipv6(), 1))
+    }
+
+    fn compose(
+        &mut self,
+        zone: Zone,
+        to: IpAddr,
+        max: usize,
+        write: &mut dyn FnMut(&mut [u8]) -> Option<Composed>,
+    ) -> Made {
+        assert_eq!(zone, ZONE);
+        let refused = self.no_room > 0 && self.random.random_ratio(self.no_room, 1000);
+        if max > self.room || refused {
+            return Made::NoRoom;
+        }
+        let mut bytes = vec![0xa5; max];
+        let Some(Composed { len, offload }) = write(&mut bytes) else { return Made::Nothing };
+        bytes.truncate(len);
+        self.room -= len;
+        self.sent.push(Sent { to, bytes, offload });
+        Made::Sent
+    }
+
+    fn lost(&mut self, _zone: Zone, _to: IpAddr, why: Lost, _packets: u64) {
+        self.lost.push(why);
+    }
+}
+
+fn inside_address(ipv6: bool, host: u8) -> IpAddr {
+    if ipv6 {
+        Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, u16::from(host)).into()
+    } else {
+        Ipv4Addr::new(10, 1, 0, host).into()
+    }
+}
+
+/// A frame as the independent parsers want it: an Ethernet header before the packet, offsets shifted by it.
+fn framed(sent: &Sent) -> Packet {
+    let ethertype: [u8; 2] = if sent.to.is_ipv6() { [0x86, 0xdd] } else { [8, 0] };
+    let mut packet = Packet::from([&[0; 12][..], &ethertype, &sent.bytes].concat());
+    packet.offload = sent.offload;
+    if let Checksum::Partial { start, .. } = &mut packet.offload.csum {
+        *start += ETHERNET as u16;
+    }
+    if let Some(gso) = &mut packet.offload.gso {
+        gso.hdr_len += ETHERNET as u16;
+    }
+    packet
+}
+
+/// A connection of the lab: its inside end, and where its outside end is found.
+struct Pair {
+    walker: Walker,
+    /// What the program outside is to do.
+    peer: Peer,
+    /// The outside end of one that came in.
+    stream: Option<StreamId>,
+    /// The inside end was taken away.
+    forgotten: bool,
+}
+
+/// The lab.
+pub struct Lab {
+    /// The host.
+    pub host: SimHost,
+    /// What is tried.
+    pub sockets: Sockets,
+    seed: u64,
+    random: ChaCha8Rng,
+    now: Time,
+    calendar: BTreeMap<(Time, u64), Due>,
+    noted: u64,
+    trouble: Trouble,
+    pairs: Vec<Pair>,
+    again: Vec<SocketId>,
+    /// Something has gone wrong on purpose that a connection may die of.
+    deadly: bool,
+    shows: bool,
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            eprintln!("the model failed with seed {} at {} ns of its time", self.seed, self.now.0);
+            eprintln!("{:?}", self.trouble);
+            for pair in &self.pairs {
+                eprintln!("{}", pair.tell(self));
+            }
+            eprintln!("flows: {:?}", self.sockets.flows(None, 9));
+        }
+    }
+}
+
+impl Pair {
+    fn stream<'l>(&self, lab: &'l Lab) -> Option<&'l crate::host::Stream> {
+        let to = self.walker.remote;
+        let of_connect = || lab.host.connects.iter().find(|(at, _)| *at == to).map(|(_, id)| *id);
+        self.stream.or_else(of_connect).map(|id| lab.host.stream(id))
+    }
+
+    fn tell(&self, lab: &Lab) -> String {
+        let w = &self.walker;
+        let outside = self.stream(lab).map(|stream| {
+            let (heard, said) = (stream.heard.len(), stream.said);
+            let (end, reset) = (stream.heard_end, stream.was_reset);
+            format!("heard {heard}, said {said}, end {end}, reset {reset}/{}", stream.did_reset)
+        });
+        format!(
+            "{} {} {:?} {:?} says {} heard {} end {} reset {}/{} | {:?} says {} {:?} | {outside:?}",
+            w.local,
+            w.remote,
+            w.plan.opening,
+            w.state,
+            w.plan.say.len(),
+            w.heard.len(),
+            w.heard_end,
+            w.was_reset,
+            w.did_reset,
+            self.peer.answer,
+            self.peer.say.len(),
+            self.peer.closing,
+        )
+    }
+}
+
+fn chance(random: &mut ChaCha8Rng, of: u32) -> bool {
+    random.random_ratio(1, of)
+}
+
+fn noise(random: &mut ChaCha8Rng, max: usize) -> Vec<u8> {
+    let len = match random.random_range(0..4) {
+        0 => 0,
+        1 => random.random_range(1..100),
+        _ => random.random_range(1..max),
+    };
+    let mut bytes = vec![0; len];
+    random.fill_bytes(&mut bytes);
+    bytes
+}
+
+impl Lab {
+    /// A lab of chance, with its connections begun.
+    pub fn new(seed: u64) -> Lab {
+        let mut random = ChaCha8Rng::seed_from_u64(seed);
+        let mut host = SimHost::new(random.next_u64());
+        let trouble = Trouble {
+            loss: if chance(&mut random, 2) { random.random_range(1..200) } else { 0 },
+            double: if chance(&mut random, 2) { random.random_range(1..200) } else { 0 },
+            jitter: Duration::from_micros(if chance(&mut random, 2) { 3000 } else { 0 }),
+            no_room: if chance(&mut random, 4) { 30 } else { 0 },
+        };
+        if chance(&mut random, 2) {
+            host.faults.short_sends = random.random_range(0..300);
+            host.faults.short_peeks = random.random_range(0..300);
+            host.faults.small_rooms = random.random_range(0..300);
+        }
+        host.buffers = (random.random_range(4_000..300_000), random.random_range(4_000..300_000));
+        let sockets = Sockets::new(Limits::default(), random.next_u64());
+        let mut lab = Lab {
+            host,
+            sockets,
+            seed,
+            random,
+            now: Time(1_000_000_000),
+            calendar: BTreeMap::new(),
+            noted: 0,
+            trouble,
+            pairs: Vec::new(),
+            again: Vec::new(),
+            deadly: false,
+            shows: std::env::var_os("PORTOLAN_SHOW").is_some(),
+        };
+        lab.host.advance(lab.now);
+        for number in 0..lab.random.random_range(1..4) {
+            lab.begin(number);
+        }
+        if chance(&mut lab.random, 20) {
+            let after = Duration::from_millis(lab.random.random_range(0..200));
+            lab.note(after, Due::Forget);
+        }
+        lab
+    }
+
+    /// The same lab, with calls of the host that fail.
+    pub fn with_faults(seed: u64, rules: Vec<crate::host::Rule>) -> Lab {
+        let mut lab = Lab::new(seed);
+        lab.host.faults.rules = rules;
+        lab.deadly = true;
+        lab
+    }
+
+    fn begin(&mut self, number: u16) {
+        let random = &mut self.random;
+        let ipv6 = random.random::<bool>();
+        let opening = match random.random_range(0..8) {
+            0..4 => Opening::Active,
+            4..6 => Opening::Passive,
+            6 => Opening::Simultaneous,
+            _ => Opening::Refusing,
+        };
+        let closes_first = random.random::<bool>();
+        let peer = plan_peer(random, closes_first, opening == Opening::Active);
+        let scale = chance(random, 2).then(|| random.random_range(0..15));
+        let buffer_max = if scale.is_some_and(|shift| shift > 2) { 250_000 } else { 65_535 };
+        let plan = Plan {
+            opening,
+            say: noise(random, 100_000),
+            closes_first,
+            resets_at: chance(random, 10).then(|| random.random_range(0..100_000)),
+            buffer: random.random_range(1_000..=buffer_max),
+            mss: (!chance(random, 8)).then(|| random.random_range(88..=1440)),
+            scale,
+            superframes: random.random::<bool>(),
+            strays: chance(random, 3),
+        };
+        let local = SocketAddr::new(inside_address(ipv6, 2), 2000 + number);
+        let outside: IpAddr = if ipv6 {
+            Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1).into()
+        } else {
+            Ipv4Addr::new(203, 0, 113, 1).into()
+        };
+        let remote = SocketAddr::new(outside, 7000 + number);
+        let walker = Walker::new(local, remote, plan, random);
+        let mut stream = None;
+        if opening == Opening::Active {
+            self.host.peers.insert(remote, peer.clone());
+        } else {
+            self.sockets.publish(publication(number, local));
+            let host = SocketAddr::new(if ipv6 { HOST6 } else { HOST4 }, local.port());
+            let listener = self.host.listen(host);
+            self.sockets.listen(PublicationId(u32::from(number)), listener, host);
+            stream = Some(self.host.dial(host, remote, peer.clone()));
+        }
+        let at = self.pairs.len();
+        self.pairs.push(Pair { walker, peer, stream, forgotten: false });
+        self.note(Duration::ZERO, Due::Act(at));
+    }
+
+    fn note(&mut self, after: Duration, due: Due) {
+        self.noted += 1;
+        self.calendar.insert((self.now + after, self.noted), due);
+    }
+
+    fn way(&mut self) -> Duration {
+        let jitter = self.trouble.jitter.as_micros() as u64;
+        Duration::from_micros(50 + self.random.random_range(0..=jitter))
+    }
+
+    /// How often a packet arrives, and after which times.
+    fn carry(&mut self) -> Vec<Duration> {
+        if self.random.random_ratio(self.trouble.loss, 1000) {
+            return Vec::new();
+        }
+        let twice = self.random.random_ratio(self.trouble.double, 1000);
+        (0..1 + usize::from(twice)).map(|_| self.way()).collect()
+    }
+
+    /// Runs to the end of all connections, and judges it. How long it took, of its own time.
+    pub fn run(&mut self) -> Time {
+        let bound = self.now + BOUND;
+        let (mut stands, mut last) = (0, self.now);
+        while !self.is_done() {
+            let timeout = self.sockets.poll_timeout();
+            let again = (!self.again.is_empty()).then_some(self.now);
+            let first = self.calendar.keys().next().map(|(at, _)| *at);
+            let due = [timeout, again, first, self.host.next_due()].into_iter().flatten().min();
+            let due = due.expect("what is not done is going on").max(self.now);
+            assert!(due <= bound, "not done within its bound");
+            stands = if due > last { 0 } else { stands + 1 };
+            assert!(stands < STUCK, "time stands still");
+            (self.now, last) = (due, due);
+            self.step();
+        }
+        self.judge();
+        self.now
+    }
+
+    fn is_done(&self) -> bool {
+        let over = self.pairs.iter().all(|pair| pair.walker.is_over() || pair.forgotten);
+        let outside = |pair: &Pair| pair.stream(self).is_none_or(crate::host::Stream::is_over);
+        over && self.host.flow_sockets() == 0
+            && self.sockets.is_empty()
+            && self.pairs.iter().all(outside)
+    }
+
+    fn step(&mut self) {
+        let mut batch = Vec::new();
+        while let Some(entry) = self.calendar.first_entry() {
+            if entry.key().0 > self.now {
+                break;
+            }
+            match entry.remove() {
+                Due::ToSockets(packet) => batch.push(packet),
+                Due::ToWalker(at, frame) => self.walker_receives(at, &frame),
+                Due::Act(at) => self.walker_acts(at),
+                Due::Forget => self.forget(),
+            }
+        }
+        for batch in batch.chunks(64) {
+            self.turn(batch, |sockets, call| {
+                outbound(sockets, batch, call);
+                sockets.flush(call);
+            });
+        }
+        self.host.advance(self.now);
+        let mut news: Vec<(SocketId, Ready)> =
+            std::mem::take(&mut self.again).into_iter().map(|id| (id, Ready::default())).collect();
+        news.extend(self.host.ready());
+        for (socket, ready) in news {
+            if self.turn(&[], |sockets, call| sockets.ready(socket, ready, call))
+                && !self.again.contains(&socket)
+            {
+                self.again.push(socket);
+            }
+        }
+        if self.sockets.poll_timeout().is_some_and(|at| at <= self.now) {
+            self.turn(&[], |sockets, call| sockets.handle_timeout(call));
+        }
+    }
+
+    fn turn<R>(
+        &mut self,
+        batch: &[Packet],
+        step: impl FnOnce(&mut Sockets, &mut Call<'_>) -> R,
+    ) -> R {
+        let mut inside = Turn {
+            batch,
+            sent: Vec::new(),
+            room: ARENA,
+            no_room: self.trouble.no_room,
+            random: ChaCha8Rng::seed_from_u64(self.random.next_u64()),
+            lost: Vec::new(),
+        };
+        let mut random = ChaCha8Rng::seed_from_u64(self.random.next_u64());
+        let mut call =
+            Call { host: &mut self.host, inside: &mut inside, random: &mut random, now: self.now };
+        let result = step(&mut self.sockets, &mut call);
+        let sent = std::mem::take(&mut inside.sent);
+        if self.shows && !inside.lost.is_empty() {
+            eprintln!("{} lost {:?}", self.now.0, inside.lost);
+        }
+        for sent in sent {
+            self.emitted(&sent);
+        }
+        result
+    }
+
+    /// A packet to the inside: judged as it leaves, then carried.
+    fn emitted(&mut self, sent: &Sent) {
+        let packet = framed(sent);
+        let plain = packet.plain_frames();
+        let mut to = None;
+        for frame in &plain {
+            assert_eq!(check(frame), Ok(()), "a packet to the inside");
+            assert!(frame.len() <= MTU + ETHERNET, "{} bytes", frame.len());
+            let Some(at) = self.walker_of(frame) else { continue };
+            to = Some(at);
+            if let Some((_, _, segment)) = Segment::read(frame) {
+                if self.shows {
+                    eprintln!("{} > {}", self.now.0, tell(frame));
+                }
+                let may_shrink = self.deadly || self.host.faults.short_sends > 0;
+                self.pairs[at].walker.judge(&segment, may_shrink);
+            }
+        }
+        let Some(at) = to else { return };
+        for frame in plain {
+            for after in self.carry() {
+                self.note(after, Due::ToWalker(at, frame.clone()));
+            }
+        }
+    }
+
+    /// Whose connection a frame to the inside is about.
+    fn walker_of(&self, frame: &[u8]) -> Option<usize> {
+        let of = |local: SocketAddr| self.pairs.iter().position(|p| p.walker.local == local);
+        if let Some((_, to, _)) = Segment::read(frame) {
+            return of(to);
+        }
+        let quoted = quoted(frame)?;
+        of(quoted)
+    }
+
+    fn walker_receives(&mut self, at: usize, frame: &[u8]) {
+        let pair = &mut self.pairs[at];
+        if pair.forgotten {
+            return;
+        }
+        let answers = match Segment::read(frame) {
+            Some((_, _, segment)) => pair.walker.receive(&segment, self.now, &mut self.random),
+            None => {
+                pair.walker.told_unreachable();
+                Vec::new()
+            }
+        };
+        self.from_walker(answers);
+    }
+
+    fn walker_acts(&mut self, at: usize) {
+        let pair = &mut self.pairs[at];
+        if pair.forgotten {
+            return;
+        }
+        let packets = pair.walker.act(self.now, &mut self.random);
+        let idle = self.now.since(pair.walker.progress()).as_secs();
+        let micros = match idle {
+            0..2 => self.random.random_range(100..10_000),
+            2..60 => self.random.random_range(10_000..200_000),
+            _ => self.random.random_range(500_000..5_000_000),
+        };
+        if pair.walker.state != walker::State::Over {
+            self.note(Duration::from_micros(micros), Due::Act(at));
+        }
+        self.from_walker(packets);
+    }
+
+    fn from_walker(&mut self, packets: Vec<Packet>) {
+        for packet in packets {
+            if self.shows {
+                eprintln!("{} < {}", self.now.0, tell(&packet.bytes));
+            }
+            for after in self.carry() {
+                let mut packet = packet.clone();
+                if self.random.random_ratio(self.trouble.loss, 5000) {
+                    damage(&mut packet, &mut self.random);
+                }
+                self.note(after, Due::ToSockets(packet));
+            }
+        }
+    }
+
+    /// The node goes away.
+    fn forget(&mut self) {
+        for ipv6 in [false, true] {
+            let address = inside_address(ipv6, 2);
+            self.sockets.forget(ZONE, address);
+        }
+        for pair in &mut self.pairs {
+            pair.forgotten = true;
+        }
+    }
+
+    /// What must hold at the end.
+    fn judge(&self) {
+        for pair in &self.pairs {
+            let what = pair.tell(self);
+            let walker = &pair.walker;
+            let Some(stream) = pair.stream(self) else {
+                assert!(
+                    pair.forgotten || walker.was_reset || walker.did_reset,
+                    "never tried: {what}"
+                );
+                continue;
+            };
+            let said: &[u8] = if pair.peer.echoes { &walker.plan.say } else { &pair.peer.say };
+            assert!(said.starts_with(&walker.heard), "the inside heard something else: {what}");
+            assert!(
+                walker.plan.say.starts_with(&stream.heard),
+                "the outside heard it wrong: {what}"
+            );
+            let planned = walker.did_reset
+                || stream.did_reset
+                || pair.forgotten
+                || pair.peer.answer != Answer::Accept
+                || self.deadly;
+            let inside_knows = walker.was_reset || walker.did_reset || pair.forgotten;
+            let outside_knows = stream.was_reset || stream.did_reset;
+            if !planned {
+                assert!(!inside_knows && !outside_knows, "reset for no reason: {what}");
+            }
+            let whole_in = walker.heard_end && walker.heard.len() == said.len();
+            let whole_out = stream.heard_end && stream.heard.len() == walker.plan.say.len();
+            assert!(whole_in || inside_knows, "the inside lacks something: {what}");
+            assert!(whole_out || outside_knows, "the outside lacks something: {what}");
+        }
+    }
+}
+
+fn outbound(sockets: &mut Sockets, batch: &[Packet], call: &mut Call<'_>) {
+    for (number, packet) in (0..).zip(batch) {
+        let Some(ip) = Ip::of(&packet.bytes, ETHERNET) else { continue };
+        let packet = inside::Packet {
+            id: PacketId(number),
+            ip,
+            offload: packet.offload,
+            zone: ZONE,
+            owner: Owner(1),
+            reach: Some(ip.dst),
+            filtering: Filtering::default(),
+        };
+        if let Err(lost) = sockets.outbound(&packet, call) {
+            call.inside.lost(ZONE, ip.src, lost, 1);
+        }
+    }
+}
+
+/// The inside's end that an ICMP error is about.
+fn quoted(frame: &[u8]) -> Option<SocketAddr> {
+    let parts = Parts::of(frame).ok()?;
+    let (l4, _) = parts.l4?;
+    let inner = [&frame[..12], &frame[12..14], frame.get(l4 + 8..)?].concat();
+    let ip = Ip::of(&inner, ETHERNET)?;
+    let port = inner.get(ip.l4..ip.l4 + 2)?;
+    Some(SocketAddr::new(ip.src, u16::from_be_bytes([port[0], port[1]])))
+}
+
+/// Some byte behind the IP header changes on the way: the checksum must tell.
+fn damage(packet: &mut Packet, random: &mut ChaCha8Rng) {
+    if packet.offload != Offload::default() {
+        return;
+    }
+    let Ok(Parts { l4: Some((l4, _)), end, .. }) = Parts::of(&packet.bytes) else { return };
+    let at = random.random_range(l4..end);
+    packet.bytes[at] ^= 1 << random.random_range(0..8);
+}
+
+fn tell(frame: &[u8]) -> String {
+    let Some((from, to, s)) = Segment::read(frame) else { return "no TCP".to_owned() };
+    let Segment { seq, ack, flags, window, .. } = s;
+    format!("{from} {to} {flags:#04x} seq {seq} ack {ack} window {window} len {}", s.payload.len())
+}
+
+fn publication(number: u16, local: SocketAddr) -> Publication {
+    let (v4, v6) = match local.ip() {
+        IpAddr::V4(v4) => (Some(v4), None),
+        IpAddr::V6(v6) => (None, Some(v6)),
+    };
+    Publication {
+        id: PublicationId(u32::from(number)),
+        transport: Transport::Tcp,
+        zone: ZONE,
+        owner: Owner(1),
+        host_port: local.port(),
+        node_port: local.port(),
+        count: 1,
+        v4,
+        v6,
+        near: Vec::new(),
+    }
+}
+
+fn plan_peer(random: &mut ChaCha8Rng, other_closes_first: bool, asked: bool) -> Peer {
+    let answer = match random.random_range(0..20) {
+        0 if asked => Answer::Refuse,
+        1 if asked => Answer::NetUnreachable,
+        2 if asked => Answer::HostUnreachable,
+        3 if asked => Answer::Never,
+        _ => Answer::Accept,
+    };
+    let reading = if chance(random, 4) {
+        let every = Duration::from_millis(random.random_range(1..300));
+        Reading::Slowly { bytes: random.random_range(500..20_000), every }
+    } else {
+        Reading::AtOnce
+    };
+    let closing = if other_closes_first && random.random::<bool>() {
+        Closing::AfterTheOther
+    } else {
+        Closing::WhenSaid
+    };
+    let echoes = closing == Closing::AfterTheOther && random.random::<bool>();
+    Peer {
+        answer,
+        after: Duration::from_millis(if chance(random, 4) {
+            random.random_range(0..3000)
+        } else {
+            0
+        }),
+        say: if echoes { Vec::new() } else { noise(random, 100_000) },
+        echoes,
+        reading,
+        closing,
+        resets_at: chance(random, 12).then(|| random.random_range(0..100_000)),
+        buffer: random.random_range(2_000..200_000),
+        delay: Duration::from_micros(random.random_range(20..50_000)),
+    }
+}
