@@ -6,6 +6,7 @@ mod attach;
 mod completions;
 mod demo;
 mod demo_program;
+mod doctor;
 mod endpoint;
 mod events;
 mod logs;
@@ -82,6 +83,8 @@ enum Verb {
     Names(switch::Asked),
     /// Show facts about the daemon
     Info(system::Formatted),
+    /// Show what this machine lacks, and what to do about it
+    Doctor(doctor::Doctor),
     /// Show the versions of this program and of the daemon
     Version(system::Formatted),
     /// Show what it does: three tiers on two networks, on this machine, in under a minute
@@ -92,6 +95,8 @@ enum Verb {
     Completions(completions::Completions),
     #[command(hide = true)]
     DaemonChild(system::Daemon),
+    #[command(hide = true)]
+    TryNamespaces,
     #[command(hide = true)]
     DemoServe(demo_program::Serve),
     #[command(hide = true)]
@@ -139,6 +144,8 @@ impl Cli {
             Verb::Flows(asked) => asked.flows(&daemon),
             Verb::Names(asked) => asked.names(&daemon),
             Verb::Info(info) => info.info(&daemon),
+            Verb::Doctor(doctor) => doctor.act(),
+            Verb::TryNamespaces => Ok(doctor::try_namespaces_here()),
             Verb::Version(version) => version.version(&daemon),
             Verb::Demo => demo::act(),
             Verb::Daemon(options) => Ok(options.keep()),

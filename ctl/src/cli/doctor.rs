@@ -1,0 +1,302 @@
+//! `portolan doctor`: what this machine lacks, and what to do about it. It needs no daemon.
+
+use std::process::{Command, Stdio};
+
+use clap::Args;
+use nix::errno::Errno;
+use nix::sched::CloneFlags;
+use nix::sys::resource::{Resource, getrlimit};
+use portolan::api::client::Failure;
+use portolan::daemon::{host, resolvers, uplink};
+use portolan::namespace::user;
+use portolan_switch::io::Features;
+use serde::Serialize;
+use serde_json::Value;
+
+use super::output::{self, Format, Row};
+
+/// The oldest kernel that is supported.
+const KERNEL_MIN: (u32, u32) = (5, 15);
+
+/// Descriptors below which there is only room for a small world: a wire takes two, and half of the rest is for flows.
+const DESCRIPTORS_MIN: u64 = 4096;
+
+#[derive(Args, Debug)]
+pub struct Doctor {
+    /// table, json, or a template such as '{{.Check}}'
+    #[arg(long, default_value = "table")]
+    format: Format,
+}
+
+/// How a check came out.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "lowercase")]
+enum State {
+    /// Nothing is wanting.
+    Ok,
+    /// All works, but for something that not everybody needs.
+    Limited,
+    /// Something does not work.
+    Missing,
+}
+
+/// One check.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize)]
+#[serde(rename_all = "PascalCase")]
+struct Finding {
+    check: &'static str,
+    state: State,
+    /// What was found.
+    finding: String,
+    /// What to do about it; empty where nothing is wanting.
+    remedy: String,
+}
+
+/// What is looked at.
+struct Facts {
+    kernel: String,
+    root: bool,
+    /// Why there are no namespaces, where there are none.
+    namespaces: Result<(), String>,
+    features: Features,
+    /// The first port that anybody may listen on.
+    first_port: u32,
+    /// The hard limit.
+    descriptors: u64,
+    servers: usize,
+}
+
+impl Facts {
+    fn gather() -> Result<Facts, Failure> {
+        let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
+        let start = start.ok().and_then(|text| text.trim().parse().ok());
+        Ok(Facts {
+            kernel: host::kernel(),
+            root: nix::unistd::geteuid().is_root(),
+            namespaces: try_namespaces(),
+            features: uplink::features().map_err(output::refused)?,
+            first_port: start.unwrap_or(1024),
+            descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
+            servers: resolvers::servers().len(),
+        })
+    }
+}
+
+impl Doctor {
+    pub fn act(self) -> Result<i32, Failure> {
+        let findings = examine(&Facts::gather()?);
+        let rows: Vec<Row> = findings
+            .iter()
+            .map(|one| {
+                let word = serde_json::to_value(one.state).unwrap_or_default();
+                let word = word.as_str().unwrap_or_default().to_owned();
+                let cells = vec![one.check.into(), word, one.finding.clone(), one.remedy.clone()];
+                Row::new(one, cells, Value::Null)
+            })
+            .collect();
+        output::list(&self.format, &["CHECK", "STATE", "FINDING", "REMEDY"], &rows)?;
+        Ok(i32::from(findings.iter().any(|one| one.state == State::Missing)))
+    }
+}
+
+/// Makes a user and a network namespace in a process of its own, and says why that does not work.
+fn try_namespaces() -> Result<(), String> {
+    let mut probe = Command::new("/proc/self/exe");
+    probe.arg("try-namespaces").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+    let status = probe.status().map_err(|error| format!("cannot start a process: {error}"))?;
+    match status.code() {
+        Some(0) => Ok(()),
+        code => Err(user::why_no_namespaces(&std::io::Error::from_raw_os_error(
+            code.unwrap_or(Errno::EPERM as i32),
+        ))),
+    }
+}
+
+/// What `doctor` starts: the errno of making the namespaces, 0 where that works.
+pub fn try_namespaces_here() -> i32 {
+    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
+    nix::sched::unshare(flags).map_or_else(|errno| errno as i32, |()| 0)
+}
+
+fn examine(facts: &Facts) -> Vec<Finding> {
+    let fine = |check, finding: &str| Finding {
+        check,
+        state: State::Ok,
+        finding: finding.into(),
+        remedy: String::new(),
+    };
+    let wanting = |check, state, finding: &str, remedy: &str| Finding {
+        check,
+        state,
+        finding: finding.into(),
+        remedy: remedy.into(),
+    };
+    let mut all = Vec::new();
+    all.push(if is_older(&facts.kernel, KERNEL_MIN) {
+        let finding = format!("Linux {} is too old", facts.kernel);
+        wanting("kernel", State::Missing, &finding, "install Linux 5.15 or newer")
+    } else {
+        fine("kernel", &format!("Linux {}", facts.kernel))
+    });
+    all.push(match &facts.namespaces {
+        Ok(()) => fine("namespaces", "nodes can have namespaces of their own"),
+        Err(why) => {
+            let (finding, remedy) =
+                why.split_once("; ").unwrap_or((why, "see README.md, \"What it needs\""));
+            wanting("namespaces", State::Missing, finding, remedy)
+        }
+    });
+    all.push(if facts.features.ping_v4 {
+        fine("ping", "nodes can ping the outside")
+    } else {
+        wanting(
+            "ping",
+            State::Missing,
+            "net.ipv4.ping_group_range gives you no ping sockets: nodes cannot ping the outside",
+            "as root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\", then restart the daemon",
+        )
+    });
+    all.push(if facts.servers > 0 {
+        fine("name servers", &format!("{} names {}", resolvers::RESOLV_CONF, facts.servers))
+    } else {
+        wanting(
+            "name servers",
+            State::Missing,
+            "/etc/resolv.conf names none: names of the outside are not found",
+            "add a line `nameserver ADDRESS` to it, or give nodes --dns ADDRESS",
+        )
+    });
+    all.extend(limits(facts, fine, wanting));
+    all
+}
+
+/// The checks of what not everybody needs.
+fn limits(
+    facts: &Facts,
+    fine: impl Fn(&'static str, &str) -> Finding,
+    wanting: impl Fn(&'static str, State, &str, &str) -> Finding,
+) -> Vec<Finding> {
+    let mut all = Vec::new();
+    all.push(if facts.root || facts.first_port <= 1 {
+        fine("ports", "every port can be published")
+    } else {
+        wanting(
+            "ports",
+            State::Limited,
+            &format!("ports under {} cannot be published", facts.first_port),
+            "as root: sysctl -w net.ipv4.ip_unprivileged_port_start=0",
+        )
+    });
+    all.push(if facts.descriptors >= DESCRIPTORS_MIN {
+        fine("descriptors", &format!("{} at once (RLIMIT_NOFILE)", facts.descriptors))
+    } else {
+        wanting(
+            "descriptors",
+            State::Limited,
+            &format!("{} at once (RLIMIT_NOFILE): room for few nodes and flows", facts.descriptors),
+            "as root: LimitNOFILE=65536 in user@.service, or a line `* hard nofile 65536` in /etc/security/limits.conf",
+        )
+    });
+    all.push(if facts.features.ipv6 {
+        fine("IPv6", "sockets of IPv6 can be had")
+    } else {
+        wanting(
+            "IPv6",
+            State::Limited,
+            "the kernel has none: nodes reach the outside by IPv4 alone",
+            "start it without ipv6.disable=1",
+        )
+    });
+    let Features { peek_off, udp_gso, udp_gro, uso, .. } = facts.features;
+    let facilities =
+        [("peek-off", peek_off), ("udp-gso", udp_gso), ("udp-gro", udp_gro), ("uso", uso)];
+    let lacking: Vec<&str> =
+        facilities.into_iter().filter(|(_, there)| !there).map(|(word, _)| word).collect();
+    all.push(if lacking.is_empty() {
+        fine("speed", "all that this version makes use of is there")
+    } else {
+        wanting(
+            "speed",
+            State::Limited,
+            &format!("without {}: all works, some of it slower", lacking.join(", ")),
+            "Linux 6.11 or newer has all of it",
+        )
+    });
+    all
+}
+
+/// Whether a release is of an older kernel; one that cannot be read is not.
+fn is_older(release: &str, least: (u32, u32)) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) < least,
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn healthy() -> Facts {
+        Facts {
+            kernel: "6.18.4-x".into(),
+            root: false,
+            namespaces: Ok(()),
+            features: Features {
+                peek_off: true,
+                udp_gso: true,
+                udp_gro: true,
+                uso: true,
+                ping_v4: true,
+                ping_v6: true,
+                ipv6: true,
+            },
+            first_port: 0,
+            descriptors: 65_536,
+            servers: 1,
+        }
+    }
+
+    #[track_caller]
+    fn finds(facts: &Facts, check: &str, state: State, remedy: &str) {
+        let wanting: Vec<Finding> =
+            examine(facts).into_iter().filter(|one| one.state != State::Ok).collect();
+        assert_eq!(wanting.len(), 1, "{wanting:?}");
+        assert_eq!((wanting[0].check, wanting[0].state), (check, state));
+        assert!(wanting[0].remedy.contains(remedy), "{wanting:?}");
+    }
+
+    #[test]
+    fn a_healthy_machine_has_no_remedies() {
+        let all = examine(&healthy());
+        assert!(all.iter().all(|one| one.state == State::Ok && one.remedy.is_empty()), "{all:?}");
+    }
+
+    #[test]
+    fn each_thing_that_is_wanting_has_its_remedy() {
+        use State::{Limited, Missing};
+        let features = healthy().features;
+        finds(&Facts { kernel: "5.10.0".into(), ..healthy() }, "kernel", Missing, "5.15");
+        let why = "cannot make a user namespace: x is 0; ask root for `sysctl -w x=1`".to_owned();
+        let facts = Facts { namespaces: Err(why), ..healthy() };
+        finds(&facts, "namespaces", Missing, "sysctl -w x=1");
+        let pings = Features { ping_v4: false, ping_v6: false, ..features };
+        let facts = Facts { features: pings, ..healthy() };
+        finds(&facts, "ping", Missing, "net.ipv4.ping_group_range");
+        finds(&Facts { servers: 0, ..healthy() }, "name servers", Missing, "nameserver");
+        let facts = Facts { first_port: 1024, ..healthy() };
+        finds(&facts, "ports", Limited, "ip_unprivileged_port_start");
+        finds(&Facts { descriptors: 64, ..healthy() }, "descriptors", Limited, "nofile");
+        let facts = Facts { features: Features { ipv6: false, ..features }, ..healthy() };
+        finds(&facts, "IPv6", Limited, "ipv6.disable");
+        let facts = Facts { features: Features { uso: false, ..features }, ..healthy() };
+        finds(&facts, "speed", Limited, "newer");
+    }
+
+    #[test]
+    fn root_may_publish_every_port() {
+        let facts = Facts { root: true, first_port: 1024, ..healthy() };
+        assert!(examine(&facts).iter().all(|one| one.state == State::Ok));
+    }
+}
