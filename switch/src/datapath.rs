@@ -12,7 +12,7 @@
 
 use std::collections::VecDeque;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 
 use portolan_dhcp::dns::zone::{Directory, HostKey, Outlook, ZoneKey};
 use portolan_nat::icmp_error::Reason;
@@ -442,6 +442,8 @@ impl Datapath {
         let place = slot(&mut self.places, spec.id.0);
         assert!(place.is_none(), "port {} is attached", spec.id.0);
         *place = Some(spec.network);
+        // Somebody behind another port may have used an address that is this endpoint's own now.
+        self.forget(spec.network, &spec.addresses);
         let network = find(&mut self.networks, spec.network);
         network.expect("a port joins a network that exists").attach(spec);
     }
@@ -453,9 +455,14 @@ impl Datapath {
         let gone = of_port.detach(id);
         self.shared.connections.close_port(id);
         self.shared.forwarding.close_port(id);
-        for address in gone {
-            if let Some(sockets) = &mut self.shared.sockets {
-                sockets.forget(Zone(network.0), address);
+        self.forget(network, &gone);
+    }
+
+    /// Ends the flows of addresses of a network.
+    fn forget(&mut self, network: NetworkId, addresses: &[IpAddr]) {
+        if let Some(sockets) = &mut self.shared.sockets {
+            for address in addresses {
+                sockets.forget(Zone(network.0), *address);
             }
         }
     }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use proptest::prelude::*;
 
 use super::*;
-use crate::command::FdbRow;
+use crate::command::{Egress, FdbRow};
 use crate::frame::{Checksum, Gso, GsoKind, Offload, VlanTag};
 use crate::ids::MacAddr;
 use crate::testbed::{Bench, GATEWAY_MAC, Sent, mac, packet, plain, raw, receivers, v4};
@@ -311,9 +311,10 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
     ];
     let kind = prop_oneof![Just(0x0800u16), Just(0x0806), Just(0x86dd), Just(0x8100), any::<u16>()];
     let bytes = prop::collection::vec(any::<u8>(), 0..200);
-    let v4 = (prop_oneof![Just(1u8), Just(6), Just(17), any::<u8>()], bytes.clone(), any::<bool>())
-        .prop_map(|(protocol, payload, to_gateway)| {
-            let dst = if to_gateway { crate::testbed::GATEWAY_V4 } else { v4(2) };
+    let far = std::net::Ipv4Addr::new(192, 0, 2, 9);
+    let to = prop::sample::select(vec![crate::testbed::GATEWAY_V4, v4(2), far]);
+    let v4 = (prop_oneof![Just(1u8), Just(6), Just(17), any::<u8>()], bytes.clone(), to).prop_map(
+        |(protocol, payload, dst)| {
             let header = etherparse::Ipv4Header::new(
                 u16::try_from(payload.len()).unwrap(),
                 64,
@@ -325,14 +326,17 @@ fn any_frame() -> impl Strategy<Value = Vec<u8>> {
             header.unwrap().write(&mut out).unwrap();
             out.extend(payload);
             out
-        });
-    let v6 = (prop::sample::select(vec![0u8, 6, 17, 43, 44, 58, 60]), bytes.clone()).prop_map(
-        |(protocol, payload)| {
+        },
+    );
+    let far = std::net::Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 9);
+    let to = prop::sample::select(vec![crate::testbed::GATEWAY_V6, far]);
+    let v6 = (prop::sample::select(vec![0u8, 6, 17, 43, 44, 58, 60]), bytes.clone(), to).prop_map(
+        |(protocol, payload, dst)| {
             let mut out = vec![0x60, 0, 0, 0];
             out.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
             out.extend([protocol, 255]);
             out.extend(crate::testbed::v6(1).octets());
-            out.extend(crate::testbed::GATEWAY_V6.octets());
+            out.extend(dst.octets());
             out.extend(payload);
             out
         },
@@ -366,10 +370,16 @@ proptest! {
     #[test]
     fn no_bytes_and_no_offloads_do_harm(
         guard: bool,
+        leads_out: Option<bool>,
         arena in prop_oneof![Just(0usize), Just(2000), Just(1 << 17)],
         frames in prop::collection::vec((any_frame(), any_offload(), any_tag()), 0..40),
     ) {
-        let mut bench = Bench::new(guard, 3);
+        let mut bench = match leads_out {
+            None => Bench::new(guard, 3),
+            Some(host_access) => {
+                Bench::leading_out(guard, 3, Egress { host_access, ..Egress::default() })
+            }
+        };
         bench.arena = arena;
         let frames = frames.into_iter();
         let sent = frames.map(|(bytes, offload, vlan)| Sent { bytes, offload, vlan }).collect();
