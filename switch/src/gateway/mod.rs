@@ -6,7 +6,7 @@
 //! outlive a turn.
 //!
 //! What it offers is ARP, neighbor discovery, echo and DNS. What is sent to it to be passed on is set aside for the
-//! [router](crate::router), and so is what is sent to one of its addresses but meant for somebody who is shown by it: the host's
+//! router, and so is what is sent to one of its addresses but meant for somebody who is shown by it: the host's
 //! loopback, where the network opens that, or a client of a published port. Whatever else is sent to one of its addresses is
 //! refused at once, by ICMP or by a reset, so that a client fails instead of waiting; that is a drop with a name. ICMP errors
 //! obey RFC 1122 (section 3.2.2) and RFC 4443 (section 2.4), and a limit per port.
