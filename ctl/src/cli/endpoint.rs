@@ -16,15 +16,34 @@ pub struct EndpointArgs {
     /// One more name on the first network
     #[arg(long, value_name = "NAME")]
     network_alias: Vec<String>,
-    /// IPv4 address on the first network
+    #[command(flatten)]
+    addresses: AddressArgs,
+}
+
+/// The addresses of one endpoint: of the first of `run` and `attach`, and of that of `network connect`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct AddressArgs {
+    /// IPv4 address on the (first) network
     #[arg(long, value_name = "ADDRESS")]
     ip: Option<Ipv4Addr>,
-    /// IPv6 address on the first network
+    /// IPv6 address on the (first) network
     #[arg(long, value_name = "ADDRESS")]
     ip6: Option<Ipv6Addr>,
-    /// Hardware address on the first network
+    /// Hardware address on the (first) network
     #[arg(long, value_name = "MAC")]
     mac_address: Option<MacAddr>,
+}
+
+impl AddressArgs {
+    /// The endpoint with the addresses that were given.
+    pub fn on(self, endpoint: EndpointCreate) -> EndpointCreate {
+        EndpointCreate {
+            ipv4: self.ip.or(endpoint.ipv4),
+            ipv6: self.ip6.or(endpoint.ipv6),
+            mac_address: self.mac_address.or(endpoint.mac_address),
+            ..endpoint
+        }
+    }
 }
 
 impl EndpointArgs {
@@ -37,9 +56,7 @@ impl EndpointArgs {
         }
         if let Some(first) = endpoints.first_mut() {
             first.aliases.extend(self.network_alias);
-            first.ipv4 = self.ip.or(first.ipv4);
-            first.ipv6 = self.ip6.or(first.ipv6);
-            first.mac_address = self.mac_address.or(first.mac_address);
+            *first = self.addresses.on(std::mem::take(first));
         }
         endpoints
     }
@@ -135,9 +152,10 @@ mod tests {
         let args = EndpointArgs {
             networks: vec![parse("a,alias=x").unwrap(), parse("b").unwrap()],
             network_alias: vec!["y".into()],
-            ip: Some(Ipv4Addr::new(10, 0, 0, 9)),
-            ip6: None,
-            mac_address: None,
+            addresses: AddressArgs {
+                ip: Some(Ipv4Addr::new(10, 0, 0, 9)),
+                ..AddressArgs::default()
+            },
         };
         let endpoints = args.endpoints();
         assert_eq!(endpoints[0].aliases, ["x", "y"]);

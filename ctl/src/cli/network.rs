@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::io::{BufRead, IsTerminal, Write};
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::net::IpAddr;
 
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
@@ -12,10 +12,9 @@ use portolan::api::types::{
     ConnectRequest, DisconnectRequest, EndpointCreate, Ipam, IpamConfig, NetworkCreate,
     NetworkCreated, NetworkDetail,
 };
-use portolan_switch::ids::MacAddr;
 use serde_json::json;
 
-use super::endpoint::{label, pair};
+use super::endpoint::{AddressArgs, label, pair};
 use super::output::{self, Format, Row};
 use super::{DaemonChoice, for_each, segment};
 
@@ -348,15 +347,8 @@ fn agreed(question: &str) -> Result<bool, Failure> {
 
 #[derive(Args, Debug)]
 pub struct Connect {
-    /// IPv4 address of the node there
-    #[arg(long, value_name = "ADDRESS")]
-    ip: Option<Ipv4Addr>,
-    /// IPv6 address of the node there
-    #[arg(long, value_name = "ADDRESS")]
-    ip6: Option<Ipv6Addr>,
-    /// Hardware address of the node there
-    #[arg(long, value_name = "MAC")]
-    mac_address: Option<MacAddr>,
+    #[command(flatten)]
+    addresses: AddressArgs,
     /// One more name of the node there
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
@@ -374,17 +366,16 @@ pub struct Connect {
 
 impl Connect {
     fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        let endpoint = EndpointCreate {
+            network: self.network.clone(),
+            aliases: self.alias,
+            gw_priority: self.gw_priority,
+            driver_opts: self.driver_opt.into_iter().collect(),
+            ..EndpointCreate::default()
+        };
         let request = ConnectRequest {
             container: self.node,
-            endpoint_config: EndpointCreate {
-                network: self.network.clone(),
-                ipv4: self.ip,
-                ipv6: self.ip6,
-                mac_address: self.mac_address,
-                aliases: self.alias,
-                gw_priority: self.gw_priority,
-                driver_opts: self.driver_opt.into_iter().collect(),
-            },
+            endpoint_config: self.addresses.on(endpoint),
         };
         let client: Client = daemon.open()?;
         let warnings: Vec<String> =

@@ -3,7 +3,9 @@
 use std::collections::BTreeSet;
 use std::net::IpAddr;
 
-use portolan_switch::command::{Command, HostSpec, NetworkSpec, PortSpec};
+use portolan_switch::command::{
+    Command, HostSpec, NetworkSpec, PortSpec, Publication, PublicationId,
+};
 use portolan_switch::ids::{NetworkId, NodeId, PortId};
 use proptest::prelude::*;
 use rand::Rng;
@@ -17,6 +19,7 @@ struct Tables {
     ports: BTreeMap<PortId, PortSpec>,
     hosts: BTreeMap<(NetworkId, NodeId), HostSpec>,
     views: BTreeMap<NodeId, Vec<NetworkId>>,
+    publications: BTreeMap<PublicationId, Publication>,
     servers: BTreeMap<NodeId, Vec<IpAddr>>,
 }
 
@@ -71,10 +74,17 @@ impl Tables {
             Command::SetNameServers { node, servers } => {
                 self.servers.insert(node, servers);
             }
-            Command::SetUpstreams(_)
-            | Command::SetLimits(_)
-            | Command::Publish(_)
-            | Command::Unpublish(_) => {}
+            Command::Publish(publication) => {
+                assert!(
+                    self.networks.contains_key(&NetworkId(publication.zone.0)),
+                    "publication into an unknown network"
+                );
+                self.publications.insert(publication.id, publication);
+            }
+            Command::Unpublish(id) => {
+                assert!(self.publications.remove(&id).is_some(), "unknown publication ended");
+            }
+            Command::SetUpstreams(_) | Command::SetLimits(_) => {}
             Command::Commit(_) => panic!("the plan holds no commit"),
         }
     }
@@ -93,7 +103,7 @@ fn step(bench: &mut Bench, ports: &mut u32, number: u8, a: u8, b: u8) {
     let mut drawn = [0; 2];
     bench.random.fill_bytes(&mut drawn);
     let [c, d] = drawn;
-    match number % 12 {
+    match number % 14 {
         0 | 1 => {
             let subnets: &[&str] =
                 [&["10.0.0.0/29"][..], &["10.0.0.0/29", "fd00::/125"], &[]][usize::from(c % 3)];
@@ -123,6 +133,12 @@ fn step(bench: &mut Bench, ports: &mut u32, number: u8, a: u8, b: u8) {
                 bench.topology.exited(id, 0, bench.now).unwrap();
             }
         }
+        11 => {
+            let specs =
+                ["80", "8080:80", "127.0.0.1:8080:80", "8080-8085:80-85/udp", "9000-9001:1"];
+            drop(bench.topology.publish(&node, &[specs[usize::from(c % 5)].to_string()]));
+        }
+        12 => open_some(bench, c, u16::from(d)),
         _ => {
             let endpoints: Vec<EndpointId> =
                 bench.topology.nodes().flat_map(|n| &n.endpoints).map(|e| e.id).collect();
@@ -130,6 +146,23 @@ fn step(bench: &mut Bench, ports: &mut u32, number: u8, a: u8, b: u8) {
                 *ports += 1;
                 bench.topology.wired(endpoint, (d % 4 != 0).then_some(PortId(*ports)));
             }
+        }
+    }
+}
+
+/// Opens the ports of some mappings, and closes those of others.
+fn open_some(bench: &mut Bench, which: u8, port: u16) {
+    let mappings = |node: &Arc<Node>| {
+        let id = node.id;
+        node.publications.iter().map(move |m| (id, m.handle, m.wish)).collect::<Vec<_>>()
+    };
+    let all: Vec<_> = bench.topology.nodes().flat_map(mappings).collect();
+    for (at, (node, handle, wish)) in all.into_iter().enumerate() {
+        if (at as u8).wrapping_add(which).is_multiple_of(3) {
+            bench.topology.closed(node, handle, None);
+        } else {
+            let runs = [(port + 1, wish.node_port, wish.count)];
+            bench.topology.opened(node, handle, &runs, vec![IpAddr::from([0, 0, 0, 0])]);
         }
     }
 }
