@@ -52,13 +52,14 @@ const HANDLES_MAX: u32 = 1 << 20;
 pub struct Totals {
     /// Came in on a port.
     pub received: u64,
-    /// Made by the gateway.
+    /// Made by the gateway, or of what came from outside. What is lost of a flow there, which is no frame yet or no more,
+    /// counts as made and dropped.
     pub made: u64,
     /// Receivers of floods beyond the first of each, the gateway being one where a frame concerns it.
     pub copied: u64,
     /// Put into the outbox.
     pub sent: u64,
-    /// Taken by the gateway, or flooded where there was nobody else.
+    /// Taken by the gateway, or by the way out, or flooded where there was nobody else.
     pub consumed: u64,
     /// Dropped with a name. What the IO edge drops was sent before, or never received.
     pub dropped: u64,

@@ -18,8 +18,11 @@ use crate::gateway::Gateway;
 const METADATA_V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
 const METADATA_V6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0xec2, 0, 0, 0, 0, 0, 0x254);
 
-/// The well-known prefix of NAT64 (RFC 6052): an IPv4 address follows.
-const NAT64: u128 = 0x0064_ff9b_0000_0000_0000_0000 << 32;
+/// Prefixes behind which an IPv4 address follows in the last bits, each as the bits before that: NAT64, the well-known one (RFC
+/// 6052) and those for local use (RFC 8215, here without what may stand between), and stateless translation (RFC 2765).
+const NAT64: u128 = 0x0064_ff9b_0000_0000_0000_0000;
+const NAT64_LOCAL: u128 = 0x0064_ff9b_0001;
+const TRANSLATED: u128 = 0xffff_0000;
 
 /// The prefixes of all networks. Several may have the same one.
 #[derive(Debug, Default)]
@@ -103,7 +106,11 @@ pub fn reach(origin: &Origin<'_>, src: IpAddr, dst: IpAddr) -> Result<IpAddr, Dr
     if origin.gateway.is_near(dst) {
         return Err(DropReason::NoRoute);
     }
-    if origin.prefixes.contain(dst) {
+    let in_disguise = match dst {
+        IpAddr::V4(_) => None,
+        IpAddr::V6(v6) => embedded(v6).map(IpAddr::V4),
+    };
+    if [Some(dst), in_disguise].into_iter().flatten().any(|dst| origin.prefixes.contain(dst)) {
         return Err(DropReason::OtherNetwork);
     }
     Ok(dst)
@@ -138,11 +145,12 @@ fn forbidden_v6(address: Ipv6Addr) -> Option<DropReason> {
     }
 }
 
-/// The IPv4 address that a translator or a tunnel on the way would make of it: NAT64 or 6to4 (RFC 3056).
+/// The IPv4 address that a translator or a tunnel on the way would make of it: NAT64, stateless translation or 6to4 (RFC 3056).
 fn embedded(address: Ipv6Addr) -> Option<Ipv4Addr> {
     let bits = address.to_bits();
     let low = |shift: u32| Ipv4Addr::from_bits((bits >> shift) as u32);
-    if bits >> 32 == NAT64 >> 32 {
+    let before = bits >> 32;
+    if before == NAT64 || before == TRANSLATED || before >> 48 == NAT64_LOCAL {
         Some(low(0))
     } else if bits >> 112 == 0x2002 {
         Some(low(80))

@@ -79,6 +79,9 @@ fn what_must_not_be_reached_is_refused_by_name_whatever_is_opened() {
         (DropReason::ForbiddenLinkLocal, &["64:ff9b::169.254.169.254", "2002:a9fe:a9fe::1"]),
         (DropReason::ForbiddenMulticast, &["64:ff9b::224.0.0.1", "2002:ffff:ffff::"]),
         (DropReason::OtherNetwork, &["10.7.0.1", "10.7.255.255", "fd07::1", "fd07::ffff"]),
+        (DropReason::OtherNetwork, &["64:ff9b::10.7.0.1", "2002:a07:1::1", "64:ff9b::10.0.0.9"]),
+        (DropReason::ForbiddenLoopback, &["64:ff9b:1::127.0.0.1", "64:ff9b:1:2:3::127.0.0.1"]),
+        (DropReason::ForbiddenLoopback, &["::ffff:0:127.0.0.1"]),
         (DropReason::NoRoute, &["10.0.0.200", "10.0.0.255", "fd00::200"]),
     ];
     for (reason, addresses) in table {
@@ -103,6 +106,9 @@ fn what_lies_just_beside_is_reached() {
         "10.8.0.0",
         "192.168.0.1",
         "::1:0:0",
+        "::ffff:0:192.0.2.1",
+        "64:ff9b:1::192.0.2.1",
+        "64:ff9b:2::127.0.0.1",
         "64:ff9b::192.0.2.1",
         "2002:c000:201::1",
         "2001:db8::1",
@@ -185,7 +191,7 @@ proptest! {
     fn no_ipv4_address_that_is_refused_is_reached_in_disguise(bits: u32) {
         let address = Ipv4Addr::from_bits(bits);
         let [a, b, c, d] = address.octets();
-        let nat64 = Ipv6Addr::from_bits(NAT64 | u128::from(bits));
+        let nat64 = Ipv6Addr::from_bits(NAT64 << 32 | u128::from(bits));
         let six_to_four =
             Ipv6Addr::new(0x2002, u16::from_be_bytes([a, b]), u16::from_be_bytes([c, d]), 0, 0, 0, 0, 1);
         for disguise in [nat64, six_to_four] {
