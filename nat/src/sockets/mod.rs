@@ -17,6 +17,8 @@ mod doors;
 pub mod host;
 mod icmp;
 mod ledger;
+mod parcel;
+mod remotes;
 mod report;
 mod roles;
 mod table;
@@ -164,7 +166,13 @@ impl Sockets {
             (protocol::TCP, _) => self.tcp.outbound(packet, desk),
             (protocol::UDP, _) => self.udp.outbound(packet, desk),
             (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => {
-                self.icmp.outbound(packet, desk)
+                match icmp::objecting(packet, desk.call.inside.bytes(packet.id))? {
+                    Some(said) => {
+                        let ends = (said.outside, said.inside);
+                        self.tcp.complaint(packet.zone, ends, said.seq, said.objection, desk)
+                    }
+                    None => self.icmp.outbound(packet, desk),
+                }
             }
             _ => Err(Lost::Protocol),
         }
@@ -277,6 +285,11 @@ impl Sockets {
         let udp = self.udp.rows(from(1)).map(|(n, row)| (1 << 32 | u64::from(n), row));
         let icmp = self.icmp.rows(from(2)).map(|(n, row)| (2 << 32 | u64::from(n), row));
         tcp.chain(udp).chain(icmp).take(limit).collect()
+    }
+
+    /// Whether the system let nobody have a socket for echo requests when one was last asked for.
+    pub fn echo_refused(&self) -> bool {
+        self.icmp.refused()
     }
 
     /// How many flows there are.

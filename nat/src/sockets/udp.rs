@@ -18,9 +18,9 @@ use std::net::{IpAddr, SocketAddr};
 
 use foldhash::fast::FixedState;
 
-use crate::icmp_error::{Error, Reason};
-use crate::inside::{Inside, Lost, Packet, PacketId, Zone};
-use crate::packet::{Ip, protocol};
+use crate::icmp_error::Reason;
+use crate::inside::{Lost, Packet, Zone};
+use crate::packet::protocol;
 use crate::time::Time;
 use crate::write::Header;
 
@@ -28,7 +28,7 @@ use super::deadlines::Deadlines;
 use super::doors::Entry;
 use super::host::{Complaint, Failure, Incoming, Outgoing, Ready, SocketId};
 use super::ledger::Ledger;
-use super::report::report;
+use super::report::{Bytes, COMPLAINTS_MAX, plateau, reason, report, tell};
 use super::roles::Role;
 use super::table::Table;
 use super::{Desk, Ending, FlowRow, Limits};
@@ -36,34 +36,6 @@ use super::{Desk, Ending, FlowRow, Limits};
 use datagram::{Datagram, Label};
 use flow::{Flow, Mapping, Visit, Way};
 use inward::deliver;
-
-/// Packets of a size that ways commonly take, largest first (RFC 1191, section 7.1, and Ethernet's).
-const PLATEAUS: [u32; 10] = [32000, 17914, 8166, 4352, 2002, 1500, 1492, 1280, 1006, 508];
-
-/// Complaints looked for at once where one send has failed.
-const COMPLAINTS_MAX: usize = 16;
-
-/// Where the bytes of a packet on its way out lie.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Bytes<'b> {
-    /// In the turn.
-    Turn(PacketId),
-    /// Here: it came in parts.
-    Whole(&'b [u8]),
-}
-
-impl<'b> Bytes<'b> {
-    /// The slice that the packet's offsets count in.
-    pub(super) fn of<'x>(self, inside: &'x dyn Inside) -> &'x [u8]
-    where
-        'b: 'x,
-    {
-        match self {
-            Bytes::Turn(id) => inside.bytes(id),
-            Bytes::Whole(bytes) => bytes,
-        }
-    }
-}
 
 /// All flows of this transport.
 #[derive(Debug, Default)]
@@ -147,9 +119,11 @@ impl Udp {
         let Err(failure) = sent else { return Ok(()) };
         if failure == Failure::TooBig {
             let way = self.hear(socket, desk);
+            let ipv6 = packet.ip.src.is_ipv6();
             let reason = outgoing.dont_fragment.then(|| {
                 let unit = datagram.segment.map_or(datagram.payload.len(), usize::from);
-                Reason::TooBig(way.unwrap_or_else(|| plateau(&packet.ip, &datagram, unit)))
+                let len = datagram.payload.start - packet.ip.l3 + unit;
+                Reason::TooBig(way.unwrap_or_else(|| plateau(ipv6, len)))
             });
             return Err(tell(packet, bytes, Lost::TooBig, reason, desk));
         }
@@ -458,47 +432,6 @@ fn forget<K: Hash + Eq>(index: &mut HashMap<K, u32, FixedState>, key: K, number:
     if index.get(&key) == Some(&number) {
         index.remove(&key);
     }
-}
-
-/// What a sender is told where the host does not send; nothing of what passes, or says nothing about the way.
-fn reason(failure: Failure) -> Option<Reason> {
-    match failure {
-        Failure::Refused => Some(Reason::Port),
-        Failure::NetUnreachable | Failure::Unsupported => Some(Reason::Net),
-        Failure::HostUnreachable | Failure::NoAddress | Failure::TimedOut => Some(Reason::Host),
-        // No resources, or policy (RFC 5508, requirement 8).
-        Failure::Forbidden | Failure::TooManyFiles => Some(Reason::Prohibited),
-        Failure::WouldBlock
-        | Failure::NoBuffers
-        | Failure::TooBig
-        | Failure::Reset
-        | Failure::Other(_) => None,
-    }
-}
-
-/// Tells the sender of a packet why it went no further; hands on what it is lost by.
-fn tell(
-    packet: &Packet,
-    bytes: Bytes<'_>,
-    lost: Lost,
-    reason: Option<Reason>,
-    desk: &mut Desk<'_, '_>,
-) -> Lost {
-    let inside = &mut *desk.call.inside;
-    if let Some(reason) = reason
-        && let Some(own) = inside.gateway(packet.zone, packet.ip.src)
-        && let Some(error) = Error::about(&packet.ip, bytes.of(inside), own, reason)
-    {
-        error.send(packet.zone, inside);
-    }
-    lost
-}
-
-/// The largest packet that a way may take which has not taken this one, where the host does not say.
-fn plateau(ip: &Ip, datagram: &Datagram, unit: usize) -> u32 {
-    let len = u32::try_from(datagram.payload.start - ip.l3 + unit).unwrap_or(u32::MAX);
-    let least = if ip.src.is_ipv6() { 1280 } else { 68 };
-    PLATEAUS.into_iter().find(|size| *size < len).unwrap_or(least).max(least)
 }
 
 #[cfg(test)]

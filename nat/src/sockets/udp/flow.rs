@@ -7,6 +7,7 @@ use crate::inside::{Filtering, Owner, Zone};
 use crate::packet::protocol;
 use crate::sockets::host::SocketId;
 use crate::sockets::ledger::Rank;
+use crate::sockets::remotes::Remotes;
 use crate::sockets::{Ending, FlowRow, PublicationId};
 use crate::time::Time;
 
@@ -18,9 +19,6 @@ const IDLE_BRIEF: Duration = Duration::from_secs(30);
 
 /// Ports whose servers answer a question and are done: DNS and NTP.
 const ONE_QUESTION: [u16; 2] = [53, 123];
-
-/// How many ends of the outside a mapping remembers; whoever was not sent to for longest is forgotten.
-const REMOTES_MAX: usize = 64;
 
 /// One flow.
 #[derive(Debug)]
@@ -73,8 +71,7 @@ impl Mapping {
 
     /// Something comes from `from`: whom the inside knows that as. None where it is not let in.
     pub(super) fn lets_in(&mut self, from: SocketAddr) -> Option<SocketAddr> {
-        let at = self.remotes.find(from, self.filtering);
-        let Some(remote) = at.and_then(|at| self.remotes.0.get_mut(at)) else {
+        let Some(remote) = self.remotes.find_mut(from, self.filtering) else {
             let anybody = self.filtering == Filtering::EndpointIndependent;
             return Some(from).filter(|from| anybody && is_elsewhere(from.ip()));
         };
@@ -89,49 +86,6 @@ impl Mapping {
 fn is_elsewhere(address: IpAddr) -> bool {
     let nobody = address.is_loopback() || address.is_unspecified() || address.is_multicast();
     !nobody && address != IpAddr::from([255; 4])
-}
-
-/// An end of the outside that a mapping has sent to.
-#[derive(Clone, Copy, Debug)]
-struct Remote {
-    reach: SocketAddr,
-    shown: IpAddr,
-    asked: u8,
-    answered: u8,
-}
-
-/// Those a mapping has sent to, the last one in front.
-#[derive(Debug, Default)]
-pub(super) struct Remotes(Vec<Remote>);
-
-impl Remotes {
-    /// Puts one in front.
-    fn sent(&mut self, reach: SocketAddr, shown: IpAddr) -> &mut Remote {
-        let known = self.0.iter().position(|one| one.reach == reach && one.shown == shown);
-        let at = known.unwrap_or_else(|| {
-            self.0.truncate(REMOTES_MAX - 1);
-            self.0.push(Remote { reach, shown, asked: 0, answered: 0 });
-            self.0.len() - 1
-        });
-        self.0[..=at].rotate_right(1);
-        &mut self.0[0]
-    }
-
-    /// Where the one is that makes `from` welcome.
-    fn find(&self, from: SocketAddr, filtering: Filtering) -> Option<usize> {
-        let same = self.0.iter().position(|one| one.reach == from);
-        same.or_else(|| {
-            let any_port = filtering != Filtering::AddressAndPortDependent;
-            self.0.iter().position(|one| any_port && one.reach.ip() == from.ip())
-        })
-    }
-
-    /// Whom the inside knows `reach` as.
-    pub(super) fn shown(&self, reach: SocketAddr) -> SocketAddr {
-        let at = self.find(reach, Filtering::AddressDependent);
-        let shown = at.and_then(|at| self.0.get(at)).map_or(reach.ip(), |one| one.shown);
-        SocketAddr::new(shown, reach.port())
-    }
 }
 
 /// Somebody of the outside who came by a published port.

@@ -1,12 +1,11 @@
 //! Datagrams of the outside become packets to the inside.
 
 use crate::checksum;
-use crate::fragment::parts;
-use crate::inside::{Call, Composed, Lost, Made, Zone};
-use crate::offload::Offload;
+use crate::inside::{Call, Lost, Made, Zone};
 use crate::packet::IPV6_LEN;
 use crate::sockets::Desk;
 use crate::sockets::host::{Host, SocketId};
+use crate::sockets::parcel::{count, in_parts};
 use crate::write::IPV4_LEN;
 
 use super::Udp;
@@ -152,7 +151,7 @@ fn one(zone: Zone, label: &Label, segment: Option<u16>, payload: &[u8], desk: &m
         room.get_mut(label.len()..max)?.copy_from_slice(payload);
         label.write(payload.len(), segment, room)
     });
-    count(zone, label, made, desk);
+    count(zone, to, made, desk.call.inside);
 }
 
 /// Writes one datagram in parts.
@@ -163,28 +162,5 @@ fn cut(zone: Zone, label: &Label, payload: &[u8], mtu: usize, desk: &mut Desk<'_
     let sum = checksum::add(header.pseudo(transport.len()), checksum::sum(&transport));
     let check = checksum::finish_udp(sum).to_be_bytes();
     transport[CHECK_AT..CHECK_AT + 2].copy_from_slice(&check);
-    // Not to be foreseen by whoever would put a part of his own in (RFC 7739).
-    let id = desk.call.random.next_u32();
-    for part in parts(header, &transport, mtu) {
-        let len = part.packet_len(header);
-        let made = desk.call.inside.compose(zone, header.dst, len, &mut |room| {
-            part.write(header, id, room.get_mut(..len)?)?;
-            Some(Composed { len, offload: Offload::default() })
-        });
-        count(zone, label, made, desk);
-        if made != Made::Sent {
-            return;
-        }
-    }
-}
-
-/// Counts what could not be made.
-fn count(zone: Zone, label: &Label, made: Made, desk: &mut Desk<'_, '_>) {
-    let why = match made {
-        Made::Sent => return,
-        Made::Nothing => Lost::TooBig,
-        Made::NoRoom => Lost::NoRoom,
-        Made::NoNeighbor => Lost::NoNeighbor,
-    };
-    desk.call.inside.lost(zone, label.header.dst, why, 1);
+    in_parts(zone, header, &transport, mtu, desk);
 }

@@ -3,6 +3,7 @@ use proptest::prelude::*;
 use crate::checksum;
 use crate::inside::{Filtering, Owner};
 use crate::offload::{Checksum, Gso, GsoKind, Offload};
+use crate::packet::Ip;
 use crate::sockets::PublicationId;
 use crate::sockets::host::SocketId;
 use crate::sockets::roles::{DoorPlace, Roles};
@@ -729,7 +730,7 @@ fn a_client_of_a_published_port_is_answered_by_that_port_and_address() {
     assert_eq!((sent.socket, sent.outgoing.to), (DOOR, socket(client)));
     assert_eq!((sent.outgoing.from, &sent.payload[..]), (Some(address(HOST)), &b"answer"[..]));
     assert_eq!(net.bed.host.opened, []);
-    let (_, row) = net.udp.rows().next().unwrap();
+    let (_, row) = net.udp.rows(0).next().unwrap();
     assert_eq!((row.outside, row.published), (Some(socket(client)), true));
 }
 
