@@ -72,6 +72,10 @@ pub struct Outside {
     pub callers: VecDeque<(SocketAddr, SocketAddr)>,
     /// Connections that were reset.
     pub resets: Vec<SocketId>,
+    /// Connections that are made, and what has come by them.
+    pub streams: BTreeMap<SocketId, Vec<u8>>,
+    /// What was sent by connections.
+    pub written: BTreeMap<SocketId, Vec<u8>>,
     /// What has come, by socket.
     pub waiting: BTreeMap<SocketId, VecDeque<(Incoming, Vec<u8>)>>,
 }
@@ -111,8 +115,8 @@ impl Host for Outside {
         Ok(socket)
     }
 
-    fn connected(&mut self, _socket: SocketId) -> Result<(), Failure> {
-        Err(Failure::WouldBlock)
+    fn connected(&mut self, socket: SocketId) -> Result<(), Failure> {
+        if self.streams.contains_key(&socket) { Ok(()) } else { Err(Failure::WouldBlock) }
     }
 
     fn accept(&mut self, _listener: SocketId) -> Result<Accepted, Failure> {
@@ -120,7 +124,8 @@ impl Host for Outside {
         Ok(Accepted { socket: self.make(), peer, local })
     }
 
-    fn send(&mut self, _socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {
+    fn send(&mut self, socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {
+        self.written.entry(socket).or_default().extend(parts.concat());
         Ok(parts.iter().map(|part| part.len()).sum())
     }
 
@@ -128,11 +133,21 @@ impl Host for Outside {
         SendRoom { bytes: 1 << 16, buffer: 1 << 16 }
     }
 
-    fn peek(&mut self, _: SocketId, _: usize, _: &mut [u8]) -> Result<usize, Failure> {
-        Err(Failure::WouldBlock)
+    fn peek(
+        &mut self,
+        socket: SocketId,
+        skip: usize,
+        room: &mut [u8],
+    ) -> Result<usize, Failure> {
+        let come = self.streams.get(&socket).and_then(|come| come.get(skip..));
+        let come = come.filter(|come| !come.is_empty()).ok_or(Failure::WouldBlock)?;
+        let len = come.len().min(room.len());
+        room[..len].copy_from_slice(&come[..len]);
+        Ok(len)
     }
 
-    fn discard(&mut self, _socket: SocketId, _count: usize) -> Result<(), Failure> {
+    fn discard(&mut self, socket: SocketId, count: usize) -> Result<(), Failure> {
+        self.streams.entry(socket).or_default().drain(..count);
         Ok(())
     }
 
@@ -299,6 +314,12 @@ impl Bench {
     ) -> Vec<(u32, Vec<u8>)> {
         self.outside.callers.push_back((from, to));
         self.readable(listener)
+    }
+
+    /// Something comes by a connection, which is made if it was not; what comes out.
+    pub fn stream(&mut self, socket: SocketId, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+        self.outside.streams.entry(socket).or_default().extend(bytes);
+        self.readable(socket)
     }
 
     fn readable(&mut self, socket: SocketId) -> Vec<(u32, Vec<u8>)> {

@@ -566,3 +566,6 @@ impl Stream {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

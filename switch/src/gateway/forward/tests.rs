@@ -1,0 +1,243 @@
+//! Questions by the sockets of a host that does what the test says, and on the bench's networks.
+
+use std::net::Ipv4Addr;
+
+use super::*;
+use crate::command::{Command, Egress, NetworkSpec};
+use crate::drops::DropReason;
+use crate::testbed::{
+    Bench, GATEWAY_MAC, GATEWAY_V4, datagram, dns_query, mac, packet, receivers, v4,
+};
+
+const NAME: &str = "www.example.com";
+
+fn upstream(last: u8) -> SocketAddr {
+    (Ipv4Addr::new(127, 0, 0, last), PORT).into()
+}
+
+/// Network 0 with two nodes, which see it, and two servers of the host.
+fn bench(egress: Egress) -> Bench {
+    let mut bench = Bench::leading_out(true, 2, egress);
+    bench.apply(Command::SetUpstreams(vec![upstream(53), upstream(54)]));
+    bench.host(1, "one");
+    bench.host(2, "two");
+    bench
+}
+
+fn ask(bench: &mut Bench, name: &str) -> Vec<(u32, Vec<u8>)> {
+    bench.send(1, datagram(1, GATEWAY_V4.into(), PORT, &dns_query(0x4242, name)))
+}
+
+/// The only DNS message that came out, which went to the node that asked: its id, and the code it bears.
+#[track_caller]
+fn told(out: &[(u32, Vec<u8>)]) -> (u16, u8) {
+    let [(1, frame)] = out else { panic!("{out:?}") };
+    assert_eq!(frame[..12], [mac(1).0, GATEWAY_MAC.0].concat());
+    assert_eq!(frame[30..34], v4(1).octets());
+    assert_eq!(frame[34..38], [0, 53, 15, 160], "from port 53 to 4000");
+    (u16::from_be_bytes([frame[42], frame[43]]), frame[45] & 0x0f)
+}
+
+/// A reply to a query that says what `code` says, without records.
+fn reply_to(query: &[u8], code: u8) -> Vec<u8> {
+    let mut reply = query.to_vec();
+    reply[2] = 0x81;
+    reply[3] = 0x80 | code;
+    reply
+}
+
+#[test]
+fn a_name_of_the_outside_is_asked_by_a_socket_of_its_own() {
+    let mut bench = bench(Egress::default());
+    assert_eq!(ask(&mut bench, NAME), []);
+    let (socket, outgoing, query) = bench.outside.sent.pop().unwrap();
+    assert_eq!(outgoing.to, upstream(53));
+    assert_eq!(query[2..], dns_query(0, NAME)[2..]);
+    let reply = reply_to(&query, 0);
+    assert_eq!(bench.arrive(socket, (Ipv4Addr::new(127, 0, 0, 53), 54).into(), &reply), []);
+    assert_eq!(bench.arrive(socket, upstream(54), &reply), [], "another server");
+    assert_eq!(told(&bench.arrive(socket, upstream(53), &reply)), (0x4242, 0));
+    assert!(bench.outside.open.is_empty());
+    assert_eq!(bench.datapath.poll_timeout(), None);
+    assert_eq!(bench.drops(1), []);
+}
+
+#[test]
+fn each_attempt_has_a_socket_of_its_own_and_all_are_closed() {
+    let mut bench = bench(Egress::default());
+    ask(&mut bench, NAME);
+    bench.pass_until(bench.datapath.poll_timeout().unwrap());
+    assert_eq!(bench.outside.receivers(), [upstream(53), upstream(54)]);
+    assert_ne!(bench.outside.sent[0].0, bench.outside.sent[1].0);
+    assert_eq!(bench.outside.open.len(), 1);
+    let out = bench.pass_until(bench.datapath.poll_timeout().unwrap());
+    assert_eq!(told(&out), (0x4242, 2));
+    assert!(bench.outside.open.is_empty());
+    assert_eq!(bench.datapath.poll_timeout(), None);
+}
+
+#[test]
+fn without_servers_the_answer_is_a_failure_at_once() {
+    let mut bench = bench(Egress::default());
+    bench.apply(Command::SetUpstreams(Vec::new()));
+    assert_eq!(told(&ask(&mut bench, NAME)), (0x4242, 2));
+    assert!(bench.outside.sent.is_empty());
+}
+
+#[test]
+fn an_internal_network_asks_nobody_outside() {
+    let mut bench = bench(Egress { internal: true, ..Egress::default() });
+    assert_eq!(told(&ask(&mut bench, NAME)), (0x4242, 5));
+    let servers = vec![[192, 0, 2, 53].into(), [127, 0, 0, 1].into()];
+    bench.apply(Command::SetNameServers { node: NodeId(1), servers });
+    assert_eq!(told(&ask(&mut bench, NAME)), (0x4242, 2));
+    assert!(bench.outside.sent.is_empty() && bench.outside.connects.is_empty());
+}
+
+#[test]
+fn names_that_are_ours_never_leave() {
+    let mut bench = bench(Egress::default());
+    bench.network(7, true);
+    for name in ["single", "gone.net0", "a.b.net7", "printer.local", "host.portolan.internal"] {
+        assert_eq!(told(&ask(&mut bench, name)), (0x4242, 3), "{name}");
+    }
+    for name in ["9.9.0.10.in-addr.arpa", "7.0.0.127.in-addr.arpa"] {
+        assert_eq!(told(&ask(&mut bench, name)), (0x4242, 3), "{name}");
+    }
+    assert!(bench.outside.sent.is_empty());
+}
+
+#[test]
+fn the_machine_has_a_name_where_it_is_opened() {
+    let mut bench = bench(Egress { host_access: true, ..Egress::default() });
+    let out = ask(&mut bench, "host.portolan.internal");
+    assert_eq!(told(&out), (0x4242, 0));
+    assert!(out[0].1.ends_with(&GATEWAY_V4.octets()));
+}
+
+/// What a node's own name server was asked: the port it was asked from, and the query.
+#[track_caller]
+fn question_to(port: u32, out: &[(u32, Vec<u8>)]) -> (u16, Vec<u8>) {
+    assert_eq!(receivers(out), [port]);
+    let frame = &out[0].1;
+    assert_eq!(frame[..12], [mac(port).0, GATEWAY_MAC.0].concat());
+    assert_eq!(frame[26..34], [GATEWAY_V4.octets(), v4(port).octets()].concat());
+    assert_eq!(frame[36..38], [0, 53]);
+    (u16::from_be_bytes([frame[34], frame[35]]), frame[42..].to_vec())
+}
+
+fn from_server(port: u32, from: u16, to: u16, payload: &[u8]) -> Vec<u8> {
+    let mut frame = Vec::new();
+    packet(GATEWAY_MAC, mac(port), v4(port).into(), GATEWAY_V4.into())
+        .udp(from, to)
+        .write(&mut frame, payload)
+        .unwrap();
+    frame
+}
+
+#[test]
+fn a_nodes_own_server_on_its_network_is_asked_there_internal_or_not() {
+    for internal in [false, true] {
+        for host_access in [false, true] {
+            let mut bench = bench(Egress { internal, host_access, ..Egress::default() });
+            let servers = vec![v4(2).into()];
+            bench.apply(Command::SetNameServers { node: NodeId(1), servers });
+            let (port, query) = question_to(2, &ask(&mut bench, NAME));
+            assert!(port >= PORTS_FROM);
+            let reply = reply_to(&query, 0);
+            // From another port, or from another node, it is no reply.
+            bench.send(2, from_server(2, 54, port, &reply));
+            bench.send(1, from_server(1, 53, port, &reply));
+            assert_eq!(told(&bench.send(2, from_server(2, 53, port, &reply))), (0x4242, 0));
+            // What was no reply may have opened a flow to the host.
+            assert!(host_access || bench.datapath.poll_timeout().is_none());
+            let late = bench.send(2, from_server(2, 53, port, &reply));
+            assert!(late.iter().all(|(to, _)| *to == 2), "refused, or routed: {late:?}");
+            assert!(bench.outside.sent.iter().all(|(_, sent, _)| sent.to.port() != 53));
+        }
+    }
+}
+
+#[test]
+fn a_nodes_own_server_elsewhere_is_asked_as_far_as_the_node_might_go() {
+    let mut bench = bench(Egress::default());
+    bench.apply(Command::CreateNetwork(NetworkSpec {
+        id: NetworkId(5),
+        zone: None,
+        mac: GATEWAY_MAC,
+        gateways: vec!["10.77.0.1/24".parse().unwrap()],
+        mtu: 1500,
+        guard: true,
+        egress: Egress::default(),
+    }));
+    let own: Vec<IpAddr> =
+        ["127.0.0.53", "10.77.0.9", "192.0.2.53"].map(|a| a.parse().unwrap()).into();
+    bench.apply(Command::SetNameServers { node: NodeId(1), servers: own });
+    assert_eq!(ask(&mut bench, NAME), []);
+    assert_eq!(bench.outside.receivers(), ["192.0.2.53:53".parse().unwrap()]);
+    bench.apply(Command::SetNameServers { node: NodeId(1), servers: Vec::new() });
+    ask(&mut bench, "other.example.com");
+    assert_eq!(bench.outside.receivers()[1..], [upstream(53)]);
+}
+
+#[test]
+fn what_did_not_fit_is_fetched_by_a_connection_a_byte_at_a_time_if_need_be() {
+    let mut bench = bench(Egress::default());
+    ask(&mut bench, NAME);
+    let (socket, _, query) = bench.outside.sent.pop().unwrap();
+    let mut cut = reply_to(&query, 0);
+    cut[2] |= 0x02;
+    assert_eq!(bench.arrive(socket, upstream(53), &cut), []);
+    let (socket, to) = bench.outside.connects.pop().unwrap();
+    assert_eq!(to, upstream(53));
+    assert_eq!(bench.stream(socket, &[]), []);
+    let written = bench.outside.written[&socket].clone();
+    let (prefix, query) = written.split_at(2);
+    assert_eq!(usize::from(u16::from_be_bytes([prefix[0], prefix[1]])), query.len());
+    let reply = reply_to(query, 0);
+    let whole = [&u16::try_from(reply.len()).unwrap().to_be_bytes()[..], &reply].concat();
+    let (last, rest) = whole.split_last().unwrap();
+    for byte in rest {
+        assert_eq!(bench.stream(socket, &[*byte]), []);
+    }
+    assert_eq!(told(&bench.stream(socket, &[*last])), (0x4242, 0));
+    assert_eq!(bench.outside.written[&socket].len(), written.len(), "sent once");
+    assert!(bench.outside.open.is_empty());
+}
+
+#[test]
+fn a_port_that_goes_takes_its_questions_along() {
+    let mut bench = bench(Egress::default());
+    ask(&mut bench, NAME);
+    bench.apply(Command::DetachPort(PortId(1)));
+    assert!(bench.datapath.poll_timeout().is_some());
+    assert_eq!(bench.pass(Duration::ZERO), []);
+    assert!(bench.outside.open.is_empty());
+    assert_eq!(bench.datapath.poll_timeout(), None);
+}
+
+#[test]
+fn questions_take_a_quarter_of_the_flows_there_may_be() {
+    let mut bench = bench(Egress::default());
+    bench.apply(Command::SetLimits(Limits { flows: 8, owner_flows: 8 }));
+    ask(&mut bench, "a.example.com");
+    ask(&mut bench, "b.example.com");
+    assert_eq!(bench.outside.open.len(), 2);
+    assert_eq!(told(&ask(&mut bench, "c.example.com")), (0x4242, 2));
+    assert_eq!(bench.outside.open.len(), 2);
+}
+
+#[test]
+fn replies_wait_for_room_in_a_turn() {
+    let mut bench = bench(Egress::default());
+    ask(&mut bench, NAME);
+    let (socket, _, query) = bench.outside.sent.pop().unwrap();
+    bench.arena = 0;
+    assert_eq!(bench.arrive(socket, upstream(53), &reply_to(&query, 0)), []);
+    bench.arena = 1 << 16;
+    let due = bench.datapath.poll_timeout().unwrap();
+    assert_eq!(due, bench.now + RETRY);
+    assert_eq!(told(&bench.pass_until(due)), (0x4242, 0));
+    assert_eq!(bench.datapath.poll_timeout(), None);
+    assert_eq!(bench.drops(1), Vec::<(DropReason, u64)>::new());
+}
