@@ -256,6 +256,8 @@ impl Tcp {
         let doomed = self.flow(n).is_none_or(|flow| flow.doomed);
         if doomed {
             self.bury(n, desk);
+            // Another takes its place, so it cannot wait for room.
+            self.settle(n, Fate::Over, desk);
         }
         doomed
     }
@@ -307,10 +309,11 @@ impl Tcp {
             let Some(flow) = slot else { return };
             // The deadline that has come may be one that was put off.
             let held = flow.held;
+            let again = std::mem::take(&mut flow.again);
             let fate = if flow.doomed {
                 flow.abort(desk)
-            } else if std::mem::take(&mut flow.again) {
-                flow.pump_on(desk)
+            } else if again {
+                flow.deliver(&[], desk)
             } else if flow.due(desk.call.now).is_some_and(|due| due <= desk.call.now) {
                 flow.expire(desk)
             } else {

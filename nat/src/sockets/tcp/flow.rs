@@ -128,7 +128,7 @@ pub(super) struct Flow {
 
     /// What is waited for, and until when.
     pub(super) wait: Option<(Wait, Time)>,
-    /// More could be sent at once, in another turn.
+    /// More is to be said at once, in another turn.
     pub(super) again: bool,
     /// Waits in vain.
     pub(super) tries: u8,
@@ -225,9 +225,10 @@ impl Flow {
                 window = bytes.min(held);
             }
         }
-        let field = window.div_ceil(1 << shift).min(u32::from(u16::MAX));
-        self.edge = self.expected + (field << shift);
-        field as u16
+        // Rounded down, and yet what was promised holds: rounded up, the end would creep on with every acknowledgement, beyond
+        // what the host has room for.
+        self.edge = self.expected + window;
+        (window >> shift).min(u32::from(u16::MAX)) as u16
     }
 
     /// The window that was told last, as it stands now.
@@ -291,28 +292,29 @@ impl Flow {
     }
 
     /// Ends the inside's connection with a reset, as far as it knows of one.
-    pub(super) fn reset_inside(&mut self, call: &mut Call<'_>) {
+    pub(super) fn reset_inside(&mut self, call: &mut Call<'_>) -> Made {
         let seq = self.next.max(self.high);
         match self.state {
-            State::TimeWait => {}
+            State::TimeWait => Made::Nothing,
             // As if nobody had listened.
-            State::Connecting => {
-                self.reply(flag::RST | flag::ACK, Seq(0), 0, call);
-            }
+            State::Connecting => self.reply(flag::RST | flag::ACK, Seq(0), 0, call),
             State::Asked => {
                 let reply = Reply { seq, ack: Seq(0), flags: flag::RST, window: 0, options: None };
-                self.send(&reply, call);
+                self.send(&reply, call)
             }
-            State::Answered | State::Open => {
-                self.reply(flag::RST | flag::ACK, seq, 0, call);
-            }
+            State::Answered | State::Open => self.reply(flag::RST | flag::ACK, seq, 0, call),
         }
     }
 
-    /// Ends it on both sides.
+    /// Ends it on both sides. Where the turn has no room for saying so, it is over only when that has been said.
     pub(super) fn abort(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
-        self.reset_inside(desk.call);
-        self.reset_outside(desk)
+        let fate = self.reset_outside(desk);
+        if self.reset_inside(desk.call) == Made::NoRoom {
+            self.doomed = true;
+            self.again = true;
+            return Fate::Lives;
+        }
+        fate
     }
 
     /// The host's connection has died. What it had sent before is still delivered.
@@ -329,12 +331,12 @@ impl Flow {
 
     /// When it is to be looked at.
     pub(super) fn due(&self, now: Time) -> Option<Time> {
-        if self.doomed {
-            return Some(Time::ZERO);
-        }
         if self.again {
             // Behind the present, so that it is another turn.
             return Some(now + Duration::from_nanos(1));
+        }
+        if self.doomed {
+            return Some(Time::ZERO);
         }
         match (self.wait, self.state) {
             (Some((_, at)), _) => Some(at),

@@ -18,7 +18,7 @@ use super::sequence::Seq;
 const PER_STEP: usize = 4;
 
 /// The largest packet that is made, bytes: with an Ethernet header it fits any frame's slot.
-const PACKET_MAX: usize = 65_226 - 14;
+pub(super) const PACKET_MAX: usize = 65_226 - 14;
 
 /// Segments of one superframe at most.
 const SEGMENTS_MAX: usize = 1024;
@@ -58,6 +58,12 @@ pub(super) enum More {
     Over,
 }
 
+impl From<Fate> for More {
+    fn from(fate: Fate) -> More {
+        if fate == Fate::Over { More::Over } else { More::No }
+    }
+}
+
 impl Flow {
     /// Bytes in flight.
     fn flight(&self) -> u32 {
@@ -71,13 +77,12 @@ impl Flow {
 
     /// Sends what there is, as far as the window, the turn and fairness allow.
     pub(super) fn pump(&mut self, desk: &mut Desk<'_, '_>) -> More {
-        if self.state != State::Open {
+        if self.state != State::Open || self.doomed {
             return More::No;
         }
         let finished = self.fin.is_some_and(|fin| self.next.behind(fin));
         if finished && self.failed {
-            self.abort(desk);
-            return More::Over;
+            return self.abort(desk).into();
         }
         let mut more = More::Yes;
         for _ in 0..PER_STEP {
@@ -107,10 +112,7 @@ impl Flow {
                     break;
                 }
                 Sent::NoRoom => break,
-                Sent::Dead => {
-                    self.abort(desk);
-                    return More::Over;
-                }
+                Sent::Dead => return self.abort(desk).into(),
             }
         }
         let over = self.fin.is_some_and(|fin| self.next.behind(fin));
@@ -189,14 +191,15 @@ impl Flow {
                 };
                 Reply { flags: reply.flags | flags, ..reply }.seal(&key, bytes, payload, mss)
             });
-        count_loss(&key, made, desk.call);
         if sent == Sent::Fin && self.fin != Some(at) {
             self.fin = Some(at);
             self.first_to_finish = !self.finished;
         }
         if made == Made::NoRoom {
+            // Nothing is lost by that: it lies in the socket.
             return Sent::NoRoom;
         }
+        count_loss(&key, made, desk.call);
         if matches!(sent, Sent::Bytes(_) | Sent::Fin) {
             self.owed = false;
         }
@@ -330,12 +333,8 @@ impl Flow {
 
     /// Sends what there is; the rest in another turn, without being told to.
     pub(super) fn pump_on(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
-        match self.pump(desk) {
-            More::Over => Fate::Over,
-            more => {
-                self.again = more == More::Yes;
-                Fate::Lives
-            }
-        }
+        let more = self.pump(desk);
+        self.again |= more == More::Yes;
+        if more == More::Over { Fate::Over } else { Fate::Lives }
     }
 }

@@ -6,18 +6,22 @@
 use std::time::Duration;
 
 use crate::icmp_error::{Error, Reason};
-use crate::inside::Call;
+use crate::inside::{Call, Made};
 use crate::packet::protocol;
 use crate::sockets::Desk;
 use crate::sockets::host::{Failure, Ready};
 use crate::write::Header;
 
 use super::flow::{Fate, Flow, SCALE, State, Wait};
+use super::inward::{More, PACKET_MAX};
 use super::segment::{HEADER_LEN, Key, Reply, Segment, flag, headers_len, reset_for};
 use super::sequence::Seq;
 
 /// How long a SYN of ours waits for its answer at first; each time twice as long.
 const SYN_WAIT: Duration = Duration::from_secs(1);
+
+/// How long where the turn had no room for it.
+const SOON: Duration = Duration::from_millis(1);
 
 /// How often it is sent again.
 const SYN_TRIES: u8 = 5;
@@ -46,9 +50,9 @@ impl Flow {
         self.take_window(segment);
     }
 
-    /// The payload of a segment that fits a packet of `mtu` bytes.
+    /// The payload of a segment that fits a packet of `mtu` bytes, and any that is made.
     fn mss_of(&self, mtu: usize) -> u16 {
-        let room = mtu.saturating_sub(headers_len(self.key.inside.ip()));
+        let room = mtu.min(PACKET_MAX).saturating_sub(headers_len(self.key.inside.ip()));
         u16::try_from(room).unwrap_or(u16::MAX).max(MSS_MIN)
     }
 
@@ -88,7 +92,11 @@ impl Flow {
     fn say_syn(&mut self, reply: &Reply, call: &mut Call<'_>) {
         self.next = self.una + 1;
         self.high = self.next;
-        self.send(reply, call);
+        if self.send(reply, call) == Made::NoRoom {
+            self.tries = self.tries.saturating_sub(1);
+            self.wait_for(Wait::Acknowledgement, call.now, SOON);
+            return;
+        }
         if self.tries == 0 && self.wait.is_none() {
             self.round_trip.sent(self.next, call.now);
         } else {
@@ -176,8 +184,8 @@ impl Flow {
             }
         }
         match self.pump(desk) {
-            super::inward::More::Over => (Fate::Over, false),
-            more => (Fate::Lives, more == super::inward::More::Yes),
+            More::Over => (Fate::Over, false),
+            more => (Fate::Lives, more == More::Yes),
         }
     }
 
@@ -216,7 +224,9 @@ impl Flow {
                 let made = error.send(self.key.zone, call.inside);
                 super::flow::count_loss(&self.key, made, call);
             }
-            None => self.reset_inside(call),
+            None => {
+                self.reset_inside(call);
+            }
         }
     }
 

@@ -6,7 +6,7 @@
 
 use arrayvec::ArrayVec;
 
-use crate::inside::{Lost, PacketId};
+use crate::inside::{Lost, Made, PacketId};
 use crate::sockets::Desk;
 use crate::sockets::host::Failure;
 
@@ -218,6 +218,9 @@ impl Flow {
 
     /// Gives the host what the batch has gathered, acknowledges it, and sends what has become possible.
     pub(super) fn deliver(&mut self, parts: &[Part], desk: &mut Desk<'_, '_>) -> Fate {
+        if self.doomed {
+            return Fate::Lives;
+        }
         let (gathered, fin) = (self.gathered, self.gathered_fin);
         self.gathered = 0;
         self.gathered_fin = false;
@@ -237,8 +240,12 @@ impl Flow {
         }
         let window = self.known_window();
         let count = u8::from(std::mem::take(&mut self.owed)) + again;
-        for _ in 0..count {
-            self.reply(flag::ACK, self.next, window, desk.call);
+        for said in 0..count {
+            if self.reply(flag::ACK, self.next, window, desk.call) == Made::NoRoom {
+                self.owed_again = count - said;
+                self.again = true;
+                break;
+            }
         }
         self.settle(desk)
     }
@@ -308,7 +315,6 @@ impl Flow {
             return Fate::Over;
         }
         self.state = State::TimeWait;
-        self.again = false;
         self.wait_for(Wait::Quiet, desk.call.now, TIME_WAIT);
         Fate::Lives
     }

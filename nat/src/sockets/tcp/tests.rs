@@ -1,5 +1,6 @@
 //! A bed for one node of the inside that speaks TCP by hand, and a host that does as it is told.
 
+mod chaos;
 mod closing;
 mod inward;
 mod opening;
@@ -34,6 +35,8 @@ struct Conn {
     calls: usize,
     /// What the next sends come to; else all is taken.
     sends: VecDeque<Result<usize, Failure>>,
+    /// What the next one takes at most.
+    most: Option<Result<usize, Failure>>,
     room: SendRoom,
     /// What is there for the inside, and whether it ends there.
     has: Vec<u8>,
@@ -87,7 +90,9 @@ impl Host for Hand {
         let conn = self.conn(socket);
         conn.calls += 1;
         let all = parts.concat();
-        let count = conn.sends.pop_front().unwrap_or(Ok(all.len()))?;
+        assert!(!conn.finished && !all.is_empty(), "something is sent, and only before the end");
+        let most = conn.most.take().unwrap_or(Ok(all.len()))?;
+        let count = conn.sends.pop_front().unwrap_or(Ok(all.len().min(most)))?;
         conn.got.extend_from_slice(&all[..count]);
         Ok(count)
     }

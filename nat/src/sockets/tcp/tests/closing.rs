@@ -371,3 +371,33 @@ fn a_failed_end_of_stream_resets_the_inside() {
     assert_eq!(bed.only().flags, RST_ACK);
     bed.is_over("reset");
 }
+
+#[test]
+fn a_reset_that_finds_no_room_is_said_in_another_turn() {
+    let mut bed = Bed::open();
+    bed.rooms.room = 0;
+    bed.conn().sends.push_back(Err(Failure::Reset));
+    let data = bed.here(ACK).with(b"abc");
+    bed.say(data).unwrap();
+    for _ in 0..3 {
+        assert_eq!(bed.wait(), Duration::from_nanos(1));
+        bed.silent();
+    }
+    bed.rooms.room = 1;
+    bed.wait();
+    assert_eq!(bed.only().flags, RST_ACK);
+    bed.is_over("reset");
+}
+
+#[test]
+fn an_answer_that_finds_no_room_is_given_soon() {
+    let mut bed = Bed::asked(&OPTIONS);
+    bed.rooms.room = 0;
+    bed.conn().made = Some(Ok(()));
+    bed.writable();
+    assert_eq!(bed.wait(), Duration::from_millis(1));
+    bed.silent();
+    bed.rooms.room = 1;
+    assert_eq!(bed.wait(), Duration::from_millis(1));
+    assert_eq!(bed.only().flags, SYN_ACK);
+}

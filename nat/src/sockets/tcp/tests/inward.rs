@@ -422,9 +422,31 @@ fn an_old_window_does_not_replace_a_newer_one() {
 }
 
 #[test]
-fn what_found_no_room_is_counted() {
+fn payload_that_found_no_room_is_not_lost_but_an_acknowledgement_is_and_comes_later() {
     let mut bed = Bed::open();
     bed.rooms.room = 0;
     assert!(bed.arrives(b"abc"));
+    assert_eq!(bed.rooms.lost, []);
+    bed.rooms.room = 10;
+    assert!(!bed.ready(S, Ready::default()));
+    assert_eq!(bed.only().payload, b"abc");
+    bed.rooms.room = 0;
+    let data = bed.here(ACK).with(b"def");
+    bed.say(data).unwrap();
     assert_eq!(bed.rooms.lost, [(ZONE, bed.inside.ip(), Lost::NoRoom, 1)]);
+    bed.rooms.room = 10;
+    assert_eq!(bed.wait(), Duration::from_nanos(1));
+    assert_eq!(bed.only().ack, bed.seq.wrapping_add(3));
+}
+
+#[test]
+fn a_network_of_the_largest_packets_gets_none_that_are_larger_than_a_slot() {
+    let mut bed = Bed::new();
+    bed.rooms.mtu = 65_520;
+    bed.ask(&[2, 4, 0xff, 0xc8, 3, 3, 7, 0]);
+    bed.establish();
+    bed.arrives(&bytes(100_000));
+    let heard = bed.heard();
+    assert_eq!((heard[0].payload.len(), heard[0].gso), (65_226 - 14 - 40, None));
+    assert_eq!(heard[1].payload.len(), 100_000 - heard[0].payload.len());
 }
