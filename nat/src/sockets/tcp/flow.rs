@@ -8,7 +8,7 @@
 use std::time::Duration;
 
 use crate::inside::{Call, Made, Owner};
-use crate::sockets::host::{Failure, SendRoom, SocketId};
+use crate::sockets::host::{SendRoom, SocketId};
 use crate::sockets::{Desk, PublicationId};
 use crate::time::Time;
 
@@ -318,8 +318,7 @@ impl Flow {
     }
 
     /// The host's connection has died. What it had sent before is still delivered.
-    pub(super) fn fail(&mut self, failure: Failure) {
-        debug_assert_ne!(failure, Failure::WouldBlock, "which is none");
+    pub(super) fn fail(&mut self) {
         self.failed = true;
         self.may_read = true;
     }

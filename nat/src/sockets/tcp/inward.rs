@@ -41,7 +41,7 @@ enum Sent {
     Fin,
     /// There is nothing for now.
     Nothing,
-    /// There is more than the window takes, and what it takes is not worth a segment.
+    /// There is something, but not now: the window takes only a part that is not worth a segment, or the host is out of memory.
     Silly,
     /// The turn has no room.
     NoRoom,
@@ -165,30 +165,14 @@ impl Flow {
             desk.call.inside.compose(key.zone, key.inside.ip(), front + room, &mut |bytes| {
                 let space = bytes.get_mut(front..front + room)?;
                 let peeked = if fin == Some(at) { Ok(0) } else { host.peek(socket, skip, space) };
-                let (flags, payload) = match peeked {
-                    Ok(0) | Err(Failure::WouldBlock) if failed => {
-                        sent = Sent::Dead;
-                        return None;
-                    }
-                    Ok(0) => {
-                        sent = Sent::Fin;
-                        (flag::FIN, 0)
-                    }
-                    Ok(count) if count >= room && silly => {
-                        sent = Sent::Silly;
-                        return None;
-                    }
-                    Ok(count) => {
-                        let count = count.min(room);
-                        sent = Sent::Bytes(count as u32);
-                        (if count < room { flag::PSH } else { 0 }, count)
-                    }
-                    Err(Failure::WouldBlock) => return None,
-                    Err(_) => {
-                        sent = Sent::Dead;
-                        return None;
-                    }
+                sent = found(peeked, room, silly, failed);
+                let (flags, payload) = match sent {
+                    Sent::Bytes(count) if (count as usize) < room => (flag::PSH, count),
+                    Sent::Bytes(count) => (0, count),
+                    Sent::Fin => (flag::FIN, 0),
+                    Sent::Nothing | Sent::Silly | Sent::NoRoom | Sent::Dead => return None,
                 };
+                let payload = payload as usize;
                 Reply { flags: reply.flags | flags, ..reply }.seal(&key, bytes, payload, mss)
             });
         if sent == Sent::Fin && self.fin != Some(at) {
@@ -336,5 +320,19 @@ impl Flow {
         let more = self.pump(desk);
         self.again |= more == More::Yes;
         if more == More::Over { Fate::Over } else { Fate::Lives }
+    }
+}
+
+/// What a look at the socket, with `room` for bytes, leads to.
+fn found(peeked: Result<usize, Failure>, room: usize, silly: bool, failed: bool) -> Sent {
+    match peeked {
+        Ok(0) | Err(Failure::WouldBlock) if failed => Sent::Dead,
+        Ok(0) => Sent::Fin,
+        Ok(count) if count >= room && silly => Sent::Silly,
+        Ok(count) => Sent::Bytes(count.min(room) as u32),
+        Err(Failure::WouldBlock) => Sent::Nothing,
+        // There may be bytes, and nobody will tell when they can be had.
+        Err(Failure::NoBuffers) => Sent::Silly,
+        Err(_) => Sent::Dead,
     }
 }

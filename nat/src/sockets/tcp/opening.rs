@@ -170,7 +170,7 @@ impl Flow {
         if ready.error && !self.failed {
             match desk.call.host.connected(socket) {
                 Ok(()) | Err(Failure::WouldBlock) => {}
-                Err(failure) => self.fail(failure),
+                Err(_) => self.fail(),
             }
         }
         if self.failed && self.state != State::Open {

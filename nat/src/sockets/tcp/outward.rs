@@ -150,6 +150,8 @@ impl Flow {
             let ack = segment.ack;
             if ack.behind(self.una) && !ack.behind(self.high) {
                 self.heard = desk.call.now;
+                // Its window says nothing, so the one that was told ends where it did.
+                self.window = self.window.saturating_sub(ack - self.una);
                 self.acknowledged(ack, desk.call.now);
             }
         }
@@ -271,8 +273,8 @@ impl Flow {
                     }
                 }
                 Err(Failure::WouldBlock | Failure::NoBuffers) => break,
-                Err(failure) => {
-                    self.fail(failure);
+                Err(_) => {
+                    self.fail();
                     break;
                 }
             }
@@ -284,8 +286,8 @@ impl Flow {
     /// Nothing more comes of the inside.
     fn take_fin(&mut self, desk: &mut Desk<'_, '_>) {
         let Some(socket) = self.socket else { return };
-        if let Err(failure) = desk.call.host.finish(socket) {
-            self.fail(failure);
+        if desk.call.host.finish(socket).is_err() {
+            self.fail();
             return;
         }
         self.expected = self.expected + 1;
@@ -301,7 +303,7 @@ impl Flow {
         match desk.call.host.discard(socket, count as usize) {
             Ok(()) => {}
             Err(Failure::WouldBlock | Failure::NoBuffers) => self.undiscarded = count,
-            Err(failure) => self.fail(failure),
+            Err(_) => self.fail(),
         }
     }
 

@@ -38,6 +38,8 @@ struct Conn {
     /// What the next one takes at most.
     most: Option<Result<usize, Failure>>,
     room: SendRoom,
+    /// What the next peeks come to.
+    peeks: VecDeque<Failure>,
     /// What is there for the inside, and whether it ends there.
     has: Vec<u8>,
     ended: bool,
@@ -104,6 +106,9 @@ impl Host for Hand {
     fn peek(&mut self, socket: SocketId, skip: usize, room: &mut [u8]) -> Result<usize, Failure> {
         assert!(!room.is_empty(), "room to peek into");
         let conn = self.conn(socket);
+        if let Some(failure) = conn.peeks.pop_front() {
+            return Err(failure);
+        }
         let rest = conn.has.get(skip..).expect("no skipping past the end");
         if rest.is_empty() {
             return match conn.died {

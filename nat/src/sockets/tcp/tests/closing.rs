@@ -359,7 +359,7 @@ fn what_an_address_had_ends_with_it() {
 
 #[test]
 fn flows_are_small() {
-    assert!(size_of::<Flow>() < 320, "{} bytes", size_of::<Flow>());
+    assert!(size_of::<Flow>() < 300, "{} bytes", size_of::<Flow>());
 }
 
 #[test]

@@ -450,3 +450,13 @@ fn a_network_of_the_largest_packets_gets_none_that_are_larger_than_a_slot() {
     assert_eq!((heard[0].payload.len(), heard[0].gso), (65_226 - 14 - 40, None));
     assert_eq!(heard[1].payload.len(), 100_000 - heard[0].payload.len());
 }
+
+#[test]
+fn a_host_out_of_memory_is_asked_again_later() {
+    let mut bed = Bed::open();
+    bed.conn().peeks.push_back(Failure::NoBuffers);
+    assert!(!bed.arrives(b"abc"));
+    bed.silent();
+    bed.wait();
+    assert_eq!(bed.only().payload, b"abc");
+}
