@@ -155,6 +155,10 @@ impl Chaos {
     fn step(&mut self, event: Event) {
         let (seq, ack) = (self.bed.seq, self.bed.ack);
         let empty = |len: u16| vec![0; usize::from(len)];
+        if !matches!(event, Event::Segment { .. } | Event::InOrder { .. }) {
+            // A batch ends before anything else is done.
+            self.bed.step(|tcp, desk| tcp.flush(desk));
+        }
         match event {
             Event::Segment { flags, seq: dseq, ack: dack, window, len, options } => {
                 let seq = seq.wrapping_add_signed(dseq.into());
@@ -166,7 +170,7 @@ impl Chaos {
                 self.segment(seg(flags, seq, ack).with(&empty(len)));
                 self.bed.seq = seq.wrapping_add(len.into());
             }
-            Event::Flush => self.bed.step(|tcp, desk| tcp.flush(desk)),
+            Event::Flush => {}
             Event::Connected(failure) => {
                 if let Some(conn) = self.conn() {
                     conn.made = Some(failure.map_or(Ok(()), Err));
