@@ -295,12 +295,15 @@ impl Lab {
         let peer = plan_peer(random, closes_first, opening == Opening::Active);
         let scale = chance(random, 2).then(|| random.random_range(0..15));
         let buffer_max = if scale.is_some_and(|shift| shift > 2) { 250_000 } else { 65_535 };
+        let buffer: usize = random.random_range(1_000..=buffer_max);
+        // A scale by which the buffer itself is nothing would be the walker's own fault.
+        let scale = scale.map(|shift| shift.min(buffer.ilog2() as u8 - 2));
         let plan = Plan {
             opening,
             say: noise(random, 100_000),
             closes_first,
             resets_at: chance(random, 10).then(|| random.random_range(0..100_000)),
-            buffer: random.random_range(1_000..=buffer_max),
+            buffer,
             mss: (!chance(random, 8)).then(|| random.random_range(88..=1440)),
             scale,
             superframes: random.random::<bool>(),

@@ -447,7 +447,7 @@ impl Walker {
             self.seen_edge
         );
         self.seen_ack = ack;
-        self.seen_edge = edge;
+        self.seen_edge = if may_shrink { edge } else { self.seen_edge.max(edge) };
     }
 
     /// The other side, or somebody on the way, says that there is no way.
