@@ -60,7 +60,7 @@ pub struct Daemon {
     plane: Arc<Plane>,
     /// What the host's sockets can do.
     features: Features,
-    keeping: Keeping,
+    keeping: Arc<Keeping>,
     control: Mutex<Control>,
     /// Held while published ports of nodes that run are opened or closed.
     publishing: Mutex<()>,
@@ -113,20 +113,24 @@ impl Control {
 }
 
 impl Daemon {
-    /// Makes `new` the desired state: saves it, sends the difference down, and then what comes into service with it.
+    /// Makes `new` the desired state: saves it, sends the difference down, and then what comes into service with it. Doors that
+    /// are not open in it any more are closed behind its back.
     async fn commit(
         &self,
         control: &mut Control,
-        new: Topology,
+        mut new: Topology,
         open: Opening,
     ) -> Result<(), Refusal> {
+        new.shut_unreachable();
         control.store.save(&control.topology, &new).map_err(|error| Refusal {
             kind: RefusalKind::Internal,
             message: format!("cannot save the state: {error}"),
         })?;
         let commands = plan(&control.topology, &new);
+        let shut = new.shut_since(&control.topology);
         control.topology = new;
         self.plane.change(open, commands).await;
+        self.close_doors(control, &shut);
         Ok(())
     }
 

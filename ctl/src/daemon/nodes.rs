@@ -112,7 +112,6 @@ impl Daemon {
     async fn unmake_node(self: &Arc<Self>, id: Id) {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
-        let published = new.node_by_id(id).map(|node| node.publications.clone());
         let Ok(removed) = new.remove_node(&id.to_string(), true) else { return };
         if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
             say(format_args!("{}", refusal.message));
@@ -121,7 +120,6 @@ impl Daemon {
         // It may have been connected further while it was made.
         let endpoints: Vec<EndpointId> = removed.endpoints.iter().map(|e| e.id).collect();
         drop(self.dismiss(&mut control, &endpoints));
-        drop(self.close_doors(&mut control, &published.unwrap_or_default()));
     }
 
     async fn start_node(
@@ -213,17 +211,14 @@ impl Daemon {
             self.finish_removal(&node);
         }
         let _ = cut.await;
+        self.until_doors_are_closed().await;
     }
 
     /// Takes down what is live about a node whose endpoints are gone from the desired state.
     fn forget(self: &Arc<Self>, control: &mut Control, node: &Node) -> Cut {
         let endpoints: Vec<EndpointId> = node.endpoints.iter().map(|e| e.id).collect();
         let cut = self.dismiss(control, &endpoints);
-        let closed = self.close_doors(control, &node.publications);
-        let cut = tokio::spawn(async move {
-            let _ = cut.await;
-            let _ = closed.await;
-        });
+
         self.keeping.release(vec![node_key(node.id)]);
         if let Some(LiveNode { watch: Some(watch), .. }) = control.nodes.remove(&node.id) {
             watch.abort();

@@ -5,8 +5,8 @@
 //! ends, the dataplane closes its copies and says so, the keeper closes its own and says so; only then can the port be had
 //! again, and whoever opens doors waits for those that are just being closed.
 //!
-//! Doors are open while their node runs and is reachable: [`Daemon::settle_doors`] brings that about after every change of a
-//! node's networks. Ports that somebody else took meanwhile stay closed; the log tells, and so do `ps` and `inspect`.
+//! Doors are open while their node runs and is reachable: a commit closes those that are not open any more in the state it
+//! makes, and [`Daemon::settle_doors`] opens them again after every change of a node's networks. Ports that somebody else took meanwhile stay closed; the log tells, and so do `ps` and `inspect`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -20,7 +20,6 @@ use super::doors::{self, Opened, RunOfPorts};
 use super::held::Inheritance;
 use super::plane::Opening;
 use super::readiness::readable;
-use super::wires::Cut;
 use super::{Control, Daemon, internal};
 use crate::api::types::PortRow;
 use crate::daemon::log::say;
@@ -137,10 +136,9 @@ impl Daemon {
         let mut new = control.topology.clone();
         let (id, gone) = new.unpublish(name, specs)?;
         self.commit(&mut control, new, Opening::default()).await?;
-        let closed = self.close_doors(&mut control, &gone);
         self.tell_ports(&control.topology, "unpublish", id, &words(&gone));
         drop(control);
-        let _ = closed.await;
+        self.until_doors_are_closed().await;
         Ok(())
     }
 
@@ -166,8 +164,7 @@ impl Daemon {
         if mappings.is_empty() {
             return Ok(Vec::new());
         }
-        let mut closing = self.closing.subscribe();
-        let _ = tokio::time::timeout(CLOSE_MAX, closing.wait_for(|count| *count == 0)).await;
+        self.until_doors_are_closed().await;
         let daemon = Arc::clone(self);
         let work = move || daemon.bind_doors(node, &mappings, &topology);
         let opened = tokio::task::spawn_blocking(work).await;
@@ -295,38 +292,32 @@ impl Daemon {
         }
     }
 
-    fn release_keys(self: &Arc<Self>, keys: Vec<String>) {
-        drop(self.close(Vec::new(), keys));
+    fn release_keys(&self, keys: Vec<String>) {
+        self.close(Vec::new(), keys);
     }
 
-    /// Closes the doors of mappings, after the commands that end their publications have gone down. Whoever awaits what comes
-    /// back waits until their ports can be had again.
-    pub(super) fn close_doors(
-        self: &Arc<Self>,
-        control: &mut Control,
-        mappings: &[Mapping],
-    ) -> Cut {
+    /// Closes doors, after the commands that end their publications have gone down.
+    pub(super) fn close_doors(&self, control: &mut Control, shut: &[(Id, Mapping)]) {
         let (mut handles, mut keys) = (Vec::new(), Vec::new());
-        for mapping in mappings {
+        for (_, mapping) in shut {
             let Some(held) = control.doors.remove(&mapping.handle) else { continue };
             keys.extend(held);
             handles.extend(mapping.runs.iter().map(|run| PublicationId(run.handle)));
         }
-        self.close(handles, keys)
+        if !keys.is_empty() {
+            self.close(handles, keys);
+        }
     }
 
-    fn close(self: &Arc<Self>, handles: Vec<PublicationId>, keys: Vec<String>) -> Cut {
-        if keys.is_empty() {
-            return tokio::spawn(async {});
-        }
+    fn close(&self, handles: Vec<PublicationId>, keys: Vec<String>) {
         self.closing.send_modify(|count| *count = count.saturating_add(1));
-        let daemon = Arc::clone(self);
+        let (plane, keeping) = (Arc::clone(&self.plane), Arc::clone(&self.keeping));
+        let closing = self.closing.clone();
         tokio::spawn(async move {
             for handle in handles {
-                daemon.plane.unlisten(handle).await;
+                plane.unlisten(handle).await;
             }
-            let released = daemon.keeping.release_and_tell(keys).and_then(readable);
-            match released {
+            match keeping.release_and_tell(keys).and_then(readable) {
                 Ok(told) => {
                     if tokio::time::timeout(CLOSE_MAX, told.readable()).await.is_err() {
                         say(format_args!("the keeper does not close published ports"));
@@ -334,24 +325,27 @@ impl Daemon {
                 }
                 Err(error) => say(format_args!("cannot wait for ports to be closed: {error}")),
             }
-            daemon.closing.send_modify(|count| *count = count.saturating_sub(1));
-        })
+            closing.send_modify(|count| *count = count.saturating_sub(1));
+        });
     }
 
-    /// Brings a node's doors in accord with its networks: open while it can be reached, else closed. What cannot be opened is
-    /// told, and the rest works.
+    /// Waits until the ports of all doors that are being closed can be had again.
+    pub(super) async fn until_doors_are_closed(&self) {
+        let mut closing = self.closing.subscribe();
+        let _ = tokio::time::timeout(CLOSE_MAX, closing.wait_for(|count| *count == 0)).await;
+    }
+
+    /// Opens the doors of a node that can be reached and has some that are closed. What cannot be opened is told, and the rest
+    /// works.
     pub(super) async fn settle_doors(self: &Arc<Self>, id: Id) {
         let _turn = self.publishing.lock().await;
-        let to_open = {
-            let mut control = self.control.lock().await;
-            let Some(node) = control.topology.node_by_id(id).cloned() else { return };
-            let reachable = control.topology.is_reachable(id);
-            let (open, shut): (Vec<_>, Vec<_>) =
-                node.publications.iter().cloned().partition(|mapping| !mapping.open.is_empty());
-            if !reachable && !open.is_empty() {
-                self.pause(&mut control, id, &open).await;
+        let to_open: Vec<Mapping> = {
+            let control = self.control.lock().await;
+            let Some(node) = control.topology.node_by_id(id) else { return };
+            if !control.topology.is_reachable(id) {
+                return;
             }
-            if reachable && node.running() { shut } else { Vec::new() }
+            node.publications.iter().filter(|mapping| mapping.open.is_empty()).cloned().collect()
         };
         for mapping in to_open {
             let fault = match self.open_doors(id, Some(&[mapping.handle])).await {
@@ -369,19 +363,5 @@ impl Daemon {
             }
             self.tell_ports(&control.topology, "unpublish", id, &mapping.wish.to_string());
         }
-    }
-
-    /// Closes the doors of a node that cannot be reached.
-    async fn pause(self: &Arc<Self>, control: &mut Control, id: Id, open: &[Mapping]) {
-        let mut new = control.topology.clone();
-        for mapping in open {
-            new.closed(id, mapping.handle, None);
-        }
-        if let Err(refusal) = self.commit(control, new, Opening::default()).await {
-            say(format_args!("{}", refusal.message));
-            return;
-        }
-        drop(self.close_doors(control, open));
-        self.tell_ports(&control.topology, "unpublish", id, &words(open));
     }
 }

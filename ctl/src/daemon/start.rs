@@ -18,8 +18,8 @@ use super::keeper::{self, DaemonOptions};
 use super::nodes::{self, has_ended, node_key};
 use super::plane::{News, Opening, Plane};
 use super::publications;
-use super::wires::{self, MadeWire, Place, wire_key};
 use super::uplink::{self, Uplink};
+use super::wires::{self, MadeWire, Place, wire_key};
 use super::{Control, Daemon, clock, doorway, host, resolvers};
 use crate::api::server;
 use crate::daemon::log::say;
@@ -92,8 +92,8 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         .map_err(|error| format!("no randomness: {error}"))?;
     let seed = rand::Rng::next_u64(&mut random);
     let features = uplink::features()?;
-    let (plane, news) =
-        Plane::start(seed, features, options.uplink).map_err(|error| format!("cannot start the dataplane: {error}"))?;
+    let (plane, news) = Plane::start(seed, features, options.uplink)
+        .map_err(|error| format!("cannot start the dataplane: {error}"))?;
     let control = Control {
         topology: Topology::default(),
         store,
@@ -109,7 +109,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         events: Events::default(),
         plane,
         features,
-        keeping,
+        keeping: Arc::new(keeping),
         control: Mutex::new(control),
         publishing: Mutex::new(()),
         closing: watch::Sender::new(0),

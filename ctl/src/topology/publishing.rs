@@ -1,8 +1,8 @@
 //! Publications: what may be published, to where it leads, and what the dataplane is told.
 //!
 //! A node's ports are reached through its *front*: the network that gives it its default route, since that is where its
-//! answers go. A publication is in the plan while its ports are open and the front is wired; when the front changes, it is
-//! published anew under the same handle.
+//! answers go; a network that is not wired yet counts only for what is to come. A publication is in the plan while its ports
+//! are open and its node has a front; when the front changes, it is published anew under the same handle.
 
 use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -20,9 +20,8 @@ use super::{Id, PUBLICATIONS_PER_NODE_MAX, Refusal, RefusalKind, Topology};
 const HANDLES: u32 = 1 << 20;
 
 /// Where a node is reached from outside.
-pub(super) struct Front<'a> {
+struct Front<'a> {
     network: &'a Network,
-    endpoint: &'a Endpoint,
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
 }
@@ -56,13 +55,27 @@ fn in_the_way(mapping: &Mapping, wish: &PortWish) -> bool {
 }
 
 impl Topology {
-    /// Where a node is reached: its first network by gateway priority that leads out.
-    pub(super) fn front<'a>(&'a self, node: &'a Node) -> Option<Front<'a>> {
-        let ways = node.endpoints_by_priority().into_iter().filter_map(|endpoint| {
+    /// Where a node is to be reached: its first network by gateway priority that leads out, whether it is wired or not.
+    fn front<'a>(&'a self, node: &'a Node) -> Option<Front<'a>> {
+        self.front_among(node, |_| true)
+    }
+
+    /// Where a node is reached now.
+    fn wired_front<'a>(&'a self, node: &'a Node) -> Option<Front<'a>> {
+        self.front_among(node, |endpoint| endpoint.port.is_some())
+    }
+
+    fn front_among<'a>(
+        &'a self,
+        node: &'a Node,
+        counts: impl Fn(&Endpoint) -> bool,
+    ) -> Option<Front<'a>> {
+        let endpoints = node.endpoints_by_priority().into_iter().filter(|e| counts(e));
+        let ways = endpoints.filter_map(|endpoint| {
             let network = self.networks.get(&endpoint.network).filter(|n| !n.internal)?;
             let v4 = gateway4(network, endpoint).and(endpoint.ipv4_addr());
             let v6 = gateway6(network, endpoint).and(endpoint.ipv6.map(|net| net.addr()));
-            Some(Front { network, endpoint, v4, v6 })
+            Some(Front { network, v4, v6 })
         });
         let ways: Vec<Front<'a>> = ways.collect();
         // A family whose default route goes elsewhere would be answered elsewhere.
@@ -75,11 +88,35 @@ impl Topology {
         Some(front)
     }
 
-    /// Whether a node can be reached now by what is published: it runs, and its front is wired.
+    /// Whether a node can be reached now by what is published: it runs, and is wired to a network that leads out.
     pub fn is_reachable(&self, node: Id) -> bool {
-        self.nodes.get(&node).is_some_and(|node| {
-            node.running() && self.front(node).is_some_and(|front| front.endpoint.port.is_some())
-        })
+        self.nodes.get(&node).is_some_and(|node| node.running() && self.wired_front(node).is_some())
+    }
+
+    /// Notes that the ports of nodes that cannot be reached are closed.
+    pub fn shut_unreachable(&mut self) {
+        let open = |node: &&Arc<Node>| node.publications.iter().any(|m| !m.open.is_empty());
+        let ids: Vec<Id> = self.nodes.values().filter(open).map(|node| node.id).collect();
+        for id in ids {
+            if !self.is_reachable(id) {
+                self.edit(id, |node| node.publications.iter_mut().for_each(|m| m.open.clear()));
+            }
+        }
+    }
+
+    /// The publications that were open before and are not any more, with their nodes.
+    pub fn shut_since(&self, before: &Topology) -> Vec<(Id, Mapping)> {
+        let changed = before
+            .nodes
+            .values()
+            .filter(|old| !self.nodes.get(&old.id).is_some_and(|new| Arc::ptr_eq(old, new)));
+        let all = changed.flat_map(|old| old.publications.iter().map(|m| (old.id, m)));
+        all.filter(|(_, mapping)| !mapping.open.is_empty())
+            .filter(|(node, mapping)| {
+                self.mapping(*node, mapping.handle).is_none_or(|now| now.open.is_empty())
+            })
+            .map(|(node, mapping)| (node, mapping.clone()))
+            .collect()
     }
 
     /// What to tell where a node has publications and can no more be reached.
@@ -98,10 +135,8 @@ impl Topology {
     pub(super) fn publications(&self, node: &Node) -> Vec<Publication> {
         let open: Vec<&Mapping> =
             node.publications.iter().filter(|mapping| !mapping.open.is_empty()).collect();
-        let front = if open.is_empty() { None } else { self.front(node) };
-        let Some(front) = front.filter(|front| front.endpoint.port.is_some()) else {
-            return Vec::new();
-        };
+        let front = if open.is_empty() { None } else { self.wired_front(node) };
+        let Some(front) = front else { return Vec::new() };
         let prefixes = node.endpoints.iter().flat_map(|endpoint| endpoint.prefixes());
         let near: Vec<(IpAddr, u8)> =
             prefixes.map(|prefix| (prefix.network(), prefix.prefix_len())).collect();
