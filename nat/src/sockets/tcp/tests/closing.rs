@@ -358,6 +358,18 @@ fn what_an_address_had_ends_with_it() {
 }
 
 #[test]
+fn what_a_node_had_finished_saying_is_delivered_though_the_node_goes() {
+    let mut bed = Bed::open();
+    let fin = bed.here(FIN | ACK);
+    bed.say(fin).unwrap();
+    bed.heard();
+    bed.tcp.end(Ending::Address(ZONE, bed.inside.ip()));
+    bed.wait();
+    assert_eq!(bed.only().flags, RST_ACK);
+    bed.is_over("closed");
+}
+
+#[test]
 fn flows_are_small() {
     assert!(size_of::<Flow>() < 300, "{} bytes", size_of::<Flow>());
 }
