@@ -28,7 +28,9 @@ mod udp;
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 
+use crate::fragment::Reassembly;
 use crate::inside::{Call, Lost, Owner, Packet, Zone};
+use crate::offload::Offload;
 use crate::packet::protocol;
 use crate::time::Time;
 
@@ -139,6 +141,7 @@ pub struct Sockets {
     icmp: Icmp,
     doors: Doors,
     roles: Roles,
+    parts: Reassembly,
 }
 
 /// Of each transport's flows, how many of all: TCP half, UDP three eighths, echo one eighth.
@@ -156,11 +159,15 @@ impl Sockets {
             icmp: Icmp::new(share(limits, 1), seed),
             doors: Doors::default(),
             roles: Roles::new(seed),
+            parts: Reassembly::new(seed),
         }
     }
 
     /// Takes a packet of the inside. What it answers to the inside at once, and what it is lost by, is settled here.
     pub fn outbound(&mut self, packet: &Packet, call: &mut Call<'_>) -> Result<(), Lost> {
+        if packet.ip.is_fragment() {
+            return self.outbound_part(packet, call);
+        }
         let desk = &mut Desk { call, roles: &mut self.roles };
         match (packet.ip.protocol, packet.ip.src) {
             (protocol::TCP, _) => self.tcp.outbound(packet, desk),
@@ -189,6 +196,17 @@ impl Sockets {
         match transport {
             Transport::Tcp => self.tcp.has(zone, inside, outside),
             Transport::Udp => self.udp.has(zone, inside, outside),
+        }
+    }
+
+    /// Takes a part of a packet; where it was the last one missing, the packet goes on.
+    fn outbound_part(&mut self, packet: &Packet, call: &mut Call<'_>) -> Result<(), Lost> {
+        let Some(whole) = self.parts.take(packet, call)? else { return Ok(()) };
+        let packet = Packet { ip: whole.ip, offload: Offload::default(), ..*packet };
+        let desk = &mut Desk { call, roles: &mut self.roles };
+        match packet.ip.protocol {
+            protocol::UDP => self.udp.whole(&packet, &whole.bytes, desk),
+            _ => self.icmp.whole(&packet, &whole.bytes, desk),
         }
     }
 
@@ -225,7 +243,7 @@ impl Sockets {
     pub fn poll_timeout(&self) -> Option<Time> {
         let doors = self.doors.next_timeout();
         let flows = [self.tcp.next_timeout(), self.udp.next_timeout(), self.icmp.next_timeout()];
-        flows.into_iter().chain([doors]).flatten().min()
+        flows.into_iter().chain([doors, self.parts.next_timeout()]).flatten().min()
     }
 
     /// Does what has become due.
@@ -234,6 +252,7 @@ impl Sockets {
         self.tcp.handle_timeout(desk);
         self.udp.handle_timeout(desk);
         self.icmp.handle_timeout(desk);
+        self.parts.handle_timeout(call);
         for listener in self.doors.due(call.now) {
             if self.ready(listener, Ready { readable: true, ..Ready::default() }, call) {
                 self.doors.stall(listener, call.now);
@@ -302,3 +321,6 @@ impl Sockets {
         self.len() == 0
     }
 }
+
+#[cfg(test)]
+mod tests;
