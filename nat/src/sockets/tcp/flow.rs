@@ -111,6 +111,8 @@ pub(super) struct Flow {
     pub(super) expected: Seq,
     /// The end of the window that the inside knows of.
     pub(super) edge: Seq,
+    /// The host had little room when it was last asked, and will tell when it has more.
+    pub(super) narrow: bool,
     /// Bytes that wait for the end of the batch, and whether a FIN follows them.
     pub(super) gathered: u32,
     pub(super) gathered_fin: bool,
@@ -172,6 +174,7 @@ impl Flow {
             failed: false,
             expected: Seq(0),
             edge: Seq(0),
+            narrow: false,
             gathered: 0,
             gathered_fin: false,
             finished: false,
@@ -242,6 +245,7 @@ impl Flow {
             Some(socket) if !self.failed => Some(call.host.send_room(socket)),
             _ => None,
         };
+        self.narrow = truth || room.is_some_and(|room| room.bytes < room.buffer / 2);
         self.window_field(truth, room)
     }
 
@@ -309,7 +313,10 @@ impl Flow {
     /// Ends it on both sides. Where the turn has no room for saying so, it is over only when that has been said.
     pub(super) fn abort(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
         // A node that has gone may have left in peace: what it was told is taken is still delivered.
-        if self.doomed && self.finished && let Some(socket) = self.socket.take() {
+        if self.doomed
+            && self.finished
+            && let Some(socket) = self.socket.take()
+        {
             desk.roles.remove(socket);
             desk.call.host.close(socket);
         }

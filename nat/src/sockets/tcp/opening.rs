@@ -176,7 +176,7 @@ impl Flow {
         if self.failed && self.state != State::Open {
             return (self.abort(desk), false);
         }
-        if ready.writable && self.state == State::Open && !self.finished {
+        if ready.writable && self.narrow && self.state == State::Open && !self.finished {
             let before = self.edge;
             let window = self.fresh_window(false, desk.call);
             if self.edge.behind(before) {

@@ -153,12 +153,13 @@ impl Chaos {
     }
 
     fn step(&mut self, event: Event) {
-        let (seq, ack) = (self.bed.seq, self.bed.ack);
         let empty = |len: u16| vec![0; usize::from(len)];
         if !matches!(event, Event::Segment { .. } | Event::InOrder { .. }) {
             // A batch ends before anything else is done.
             self.bed.step(|tcp, desk| tcp.flush(desk));
+            self.listen();
         }
+        let (seq, ack) = (self.bed.seq, self.bed.ack);
         match event {
             Event::Segment { flags, seq: dseq, ack: dack, window, len, options } => {
                 let seq = seq.wrapping_add_signed(dseq.into());
