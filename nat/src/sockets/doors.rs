@@ -31,6 +31,9 @@ const ACCEPTS_MAX: usize = 16;
 /// Datagrams, or trains of them, taken from a socket in one call.
 const RECEIVES_MAX: usize = 32;
 
+/// After so many bytes the rest is left for another turn: the parts of these and of one more datagram find room in one.
+const RECEIVED_BYTES_MAX: usize = 1 << 16;
+
 /// The largest datagram there is, and the largest train.
 const DATAGRAM_MAX: usize = 65_535;
 
@@ -171,7 +174,11 @@ impl Doors {
     ) -> bool {
         let Some(door) = self.doors.get(&place.publication) else { return false };
         let publication = &door.publication;
+        let mut bytes = 0;
         for _ in 0..RECEIVES_MAX {
+            if bytes >= RECEIVED_BYTES_MAX {
+                break;
+            }
             let incoming = match desk.call.host.receive_from(socket, &mut self.scratch) {
                 Ok(incoming) => incoming,
                 Err(Failure::WouldBlock) => return false,
@@ -179,6 +186,7 @@ impl Doors {
                 Err(_) => continue,
             };
             let Some(payload) = self.scratch.get(..incoming.len) else { continue };
+            bytes += payload.len();
             let client = incoming.from;
             let entry = match udp.known(socket, client) {
                 Some(outside) => publication.known_entry(place, outside),

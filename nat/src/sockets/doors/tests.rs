@@ -2,8 +2,7 @@
 
 use super::*;
 use crate::sockets::Limits;
-use crate::sockets::host::Accepted;
-use crate::sockets::host::Ready;
+use crate::sockets::host::{Accepted, Incoming, Ready};
 use crate::testbed::{Bed, OWNER, ZONE, address, socket};
 
 const ID: PublicationId = PublicationId(5);
@@ -239,6 +238,39 @@ fn sockets_retry_a_listener_when_its_time_has_come() {
     sockets.handle_timeout(&mut bed.call());
     assert!(bed.host.accepts.is_empty(), "it was asked again");
     assert_eq!(sockets.poll_timeout(), None);
+}
+
+/// How many of `count` datagrams of `len` bytes are taken in one call, and whether it says that more are there.
+fn taken(count: usize, len: usize) -> (usize, bool) {
+    let (mut doors, mut roles) = standing(Transport::Udp);
+    let mut bed = Bed::new();
+    for port in 0..count {
+        let from = SocketAddr::new(address("192.0.2.9"), 1000 + port as u16);
+        let to = address("192.0.2.1");
+        let incoming = Incoming {
+            from,
+            to,
+            len,
+            hop_limit: None,
+            traffic_class: 0,
+            segment: None,
+            truncated: false,
+        };
+        bed.host.arrive(LISTENER, incoming, &vec![7; len]);
+    }
+    let mut udp = Udp::new(Limits::default(), 1);
+    let mut call = bed.call();
+    let desk = &mut Desk { call: &mut call, roles: &mut roles };
+    let more = doors.receive(LISTENER, place(8081), &mut udp, desk);
+    (count - bed.host.waiting[&LISTENER].len(), more)
+}
+
+#[test]
+fn datagrams_are_taken_as_far_as_a_turn_has_room_for_them() {
+    assert_eq!(taken(3, 100), (3, false));
+    assert_eq!(taken(RECEIVES_MAX + 1, 0), (RECEIVES_MAX, true));
+    assert_eq!(taken(10, 30_000), (3, true));
+    assert_eq!(taken(2, 65_507), (2, true));
 }
 
 #[test]
