@@ -234,7 +234,8 @@ fn ports_are_closed_while_their_node_is_stopped_or_leads_nowhere() {
         "8080:80/tcp (closed), 9000/tcp (closed)\n"
     );
     let squatter = on_host(&world, || TcpListener::bind("0.0.0.0:8080").unwrap());
-    says(&world.run(&["network", "connect", "lan", "web"]));
+    let joined = world.run(&["network", "connect", "lan", "web"]);
+    assert!(complaint(&joined).starts_with("portolan: 8080:80/tcp cannot be published: "));
     assert_eq!(
         says(&world.run(&["port", "web", "9000"])),
         chosen,

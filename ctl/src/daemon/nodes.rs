@@ -342,7 +342,7 @@ impl Daemon {
         node: &str,
         asked: EndpointCreate,
     ) -> Result<Vec<String>, Refusal> {
-        let (endpoint, warnings, wanted, place, of) = {
+        let (endpoint, mut warnings, wanted, place, of) = {
             let mut control = self.control.lock().await;
             let mut new = control.topology.clone();
             let (endpoint, warnings) = new.connect(network, node, &asked, &mut control.random)?;
@@ -372,7 +372,7 @@ impl Daemon {
         self.tell_network(&control.topology, "connect", joined.network, &of.to_string());
         drop(control);
         self.refresh(of).await;
-        self.settle_doors(of).await;
+        warnings.extend(self.settle_doors(of).await);
         Ok(warnings)
     }
 

@@ -258,6 +258,10 @@ impl Daemon {
         for (node, mapping) in
             nodes.iter().flat_map(|node| node.publications.iter().map(move |m| (node, m)))
         {
+            if node.running() && mapping.runs.is_empty() {
+                // The daemon before died over it, so whoever asked was told that it failed.
+                new.drop_publications(node.id, &[mapping.handle]);
+            }
             let at = (node.id.to_string(), mapping.handle);
             let Some((keys, sockets)) = inherited.remove(&at) else { continue };
             let runs = runs_of(mapping);
@@ -335,15 +339,16 @@ impl Daemon {
         let _ = tokio::time::timeout(CLOSE_MAX, closing.wait_for(|count| *count == 0)).await;
     }
 
-    /// Opens the doors of a node that can be reached and has some that are closed. What cannot be opened is told, and the rest
-    /// works.
-    pub(super) async fn settle_doors(self: &Arc<Self>, id: Id) {
+    /// Opens the doors of a node that can be reached and has some that are closed. What cannot be opened is told, a line each,
+    /// and the rest works.
+    pub(super) async fn settle_doors(self: &Arc<Self>, id: Id) -> Vec<String> {
+        let mut told = Vec::new();
         let _turn = self.publishing.lock().await;
         let to_open: Vec<Mapping> = {
             let control = self.control.lock().await;
-            let Some(node) = control.topology.node_by_id(id) else { return };
+            let Some(node) = control.topology.node_by_id(id) else { return told };
             if !control.topology.is_reachable(id) {
-                return;
+                return told;
             }
             node.publications.iter().filter(|mapping| mapping.open.is_empty()).cloned().collect()
         };
@@ -354,14 +359,16 @@ impl Daemon {
             };
             let Some(fault) = fault else { continue };
             let mut control = self.control.lock().await;
-            let Some(node) = control.topology.node_by_id(id).cloned() else { return };
+            let Some(node) = control.topology.node_by_id(id).cloned() else { return told };
             say(format_args!("published ports of {}: {}", node.name, fault.message));
             let mut new = control.topology.clone();
-            new.closed(id, mapping.handle, Some(fault.message));
+            new.closed(id, mapping.handle, Some(fault.message.clone()));
+            told.push(fault.message);
             if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
                 say(format_args!("{}", refusal.message));
             }
             self.tell_ports(&control.topology, "unpublish", id, &mapping.wish.to_string());
         }
+        told
     }
 }

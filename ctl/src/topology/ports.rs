@@ -117,10 +117,16 @@ fn parts(text: &str) -> Result<(&str, &str, &str), String> {
     }
 }
 
-fn settle(
-    given: (Option<IpAddr>, Option<(u16, u16)>, (u16, u16), Transport),
-) -> Result<PortWish, String> {
-    let (address, host, node, transport) = given;
+/// What was read of a wish: each range by its ends.
+struct Given {
+    address: Option<IpAddr>,
+    host: Option<(u16, u16)>,
+    node: (u16, u16),
+    transport: Transport,
+}
+
+fn settle(given: Given) -> Result<PortWish, String> {
+    let Given { address, host, node, transport } = given;
     let count = width(node);
     let host = match host {
         None => HostPorts::Any,
@@ -149,7 +155,7 @@ fn short_form(text: &str) -> Result<PortWish, String> {
     }
     // Docker reads 0 as any.
     let host = if host.is_empty() || host == "0" { None } else { Some(range(host)?) };
-    settle((host_ip, host, range(node)?, transport))
+    settle(Given { address: host_ip, host, node: range(node)?, transport })
 }
 
 /// `mode` is taken without effect: there is one host.
@@ -173,7 +179,7 @@ fn long_form(text: &str) -> Result<PortWish, String> {
         }
     }
     let node = node.ok_or("target= is missing: the node's port")?;
-    settle((host_ip, host, node, transport))
+    settle(Given { address: host_ip, host, node, transport })
 }
 
 impl FromStr for PortWish {
