@@ -217,6 +217,57 @@ fn the_gateway_stands_for_the_hosts_loopback_where_that_is_opened() {
     }
 }
 
+/// An IPv4 packet in parts of at most 1480 bytes.
+fn in_parts(frame: &[u8]) -> Vec<Vec<u8>> {
+    let (headers, payload) = frame.split_at(34);
+    let count = payload.len().div_ceil(1480);
+    let part = |(at, bytes): (usize, &[u8])| {
+        let mut part = [headers, bytes].concat();
+        let more = if at + 1 < count { 0x2000 } else { 0 };
+        part[16..18].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
+        part[18..22].copy_from_slice(&[[0, 7], u16::to_be_bytes(at as u16 * 185 | more)].concat());
+        with_hops(part, 64)
+    };
+    payload.chunks(1480).enumerate().map(part).collect()
+}
+
+#[test]
+fn what_comes_in_parts_is_judged_by_its_address_and_leaves_whole() {
+    let access = Egress { host_access: true, ..Egress::default() };
+    for (egress, dst, reached) in [
+        (Egress::default(), IpAddr::from(FAR_V4), Some("192.0.2.9:9")),
+        (access, GATEWAY_V4.into(), Some("127.0.0.1:9")),
+        (Egress::default(), GATEWAY_V4.into(), None),
+    ] {
+        let mut bench = Bench::leading_out(true, 1, egress);
+        for part in in_parts(&datagram(1, dst, 9, &[7; 4000])) {
+            assert_eq!(bench.send(1, part), []);
+        }
+        let reached: Vec<_> = reached.into_iter().map(|to| to.parse().unwrap()).collect();
+        assert_eq!(bench.outside.receivers(), reached, "{dst}");
+        assert!(bench.outside.sent.iter().all(|(_, _, payload)| *payload == [7; 4000]));
+        let lost: u64 = bench.drops(1).iter().map(|(_, count)| count).sum();
+        assert_eq!(lost > 0, reached.is_empty(), "{:?}", bench.drops(1));
+    }
+    let mut bench = Bench::leading_out(true, 1, Egress::default());
+    let parts = in_parts(&datagram(1, ip("127.0.0.1"), 9, &[7; 4000]));
+    let told = parts.into_iter().map(|part| bench.send(1, part).len()).collect::<Vec<_>>();
+    assert_eq!(told, [1, 0, 0], "about the first part alone");
+    assert_eq!(bench.drops(1), [(DropReason::ForbiddenLoopback, 3)]);
+}
+
+#[test]
+fn names_asked_in_parts_reach_nobody() {
+    let access = Egress { host_access: true, ..Egress::default() };
+    let mut bench = Bench::leading_out(true, 1, access);
+    for part in in_parts(&datagram(1, GATEWAY_V4.into(), 53, &[7; 2000])) {
+        bench.send(1, part);
+    }
+    bench.pass(Duration::from_secs(120));
+    assert_eq!(bench.outside.sent, [], "the host's own resolver is not for nodes");
+    assert_eq!(bench.datapath.poll_timeout(), None);
+}
+
 #[test]
 fn names_are_asked_of_the_gateway_whatever_it_stands_for() {
     let access = Egress { host_access: true, ..Egress::default() };

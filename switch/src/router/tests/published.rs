@@ -120,6 +120,23 @@ fn who_came_in_is_answered_out_of_an_internal_network() {
 }
 
 #[test]
+fn an_answer_in_parts_reaches_a_client_who_is_shown_as_the_gateway() {
+    let mut bench = published(Transport::Udp, Egress::default());
+    bench.arrive(DOOR, at("127.0.0.1:5000"), b"hi");
+    let mut whole = Vec::new();
+    let start = packet(GATEWAY_MAC, mac(1), v4(1).into(), GATEWAY_V4.into());
+    start.udp(80, 5000).write(&mut whole, &[7; 4000]).unwrap();
+    for part in in_parts(&whole) {
+        assert_eq!(bench.send(1, part), []);
+    }
+    let [(DOOR, outgoing, payload)] = &bench.outside.sent[..] else {
+        panic!("{:?}", bench.outside.sent)
+    };
+    assert_eq!((outgoing.to, &payload[..]), (at("127.0.0.1:5000"), &[7; 4000][..]));
+    assert_eq!(bench.drops(1), []);
+}
+
+#[test]
 fn two_clients_are_never_shown_alike() {
     let mut bench = published(Transport::Udp, Egress::default());
     let (first, _) = ends_of(&bench.arrive(DOOR, at("127.0.0.1:5000"), b"1"));
