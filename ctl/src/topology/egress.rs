@@ -11,6 +11,9 @@ const HOST_ACCESS: &str = "portolan.host_access";
 const METADATA: &str = "portolan.metadata";
 const FILTERING: &str = "portolan.filtering";
 
+/// The options about the way out.
+pub(super) const KEYS: [&str; 3] = [HOST_ACCESS, METADATA, FILTERING];
+
 const FILTERINGS: [(&str, Filtering); 3] = [
     ("address-dependent", Filtering::AddressDependent),
     ("endpoint-independent", Filtering::EndpointIndependent),

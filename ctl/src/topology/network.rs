@@ -248,7 +248,14 @@ impl Choices {
                     "off" | "false" => choices.guard = false,
                     _ => faults.invalid(format!("{key}={value}: on or off is needed")),
                 }
-            } else if !egress::check(key, value, spec.internal, faults) {
+            } else if egress::check(key, value, spec.internal, faults) {
+                continue;
+            } else if key.starts_with("portolan.") {
+                faults.invalid(format!(
+                    "there is no option {key}: there are {GUARD_KEY}, {}",
+                    egress::KEYS.join(", ")
+                ));
+            } else {
                 warnings.push(format!("option {key:?} is kept but has no effect in this version"));
             }
         }

@@ -361,6 +361,7 @@ fn options_open_the_way_out_and_every_fault_is_told() {
         ("portolan.host_access", "yes"),
         ("portolan.metadata", "true"),
         ("portolan.filtering", "none"),
+        ("portolan.mistake", "true"),
     ];
     let (kind, message) = refused(bench.try_network(&with("wrong", true, &wrong)));
     assert_eq!(kind, RefusalKind::Invalid);
@@ -368,6 +369,7 @@ fn options_open_the_way_out_and_every_fault_is_told() {
         "portolan.host_access=yes: true or false is needed",
         "portolan.metadata=true has nothing to open on an internal network",
         "portolan.filtering=none: one of address-dependent, endpoint-independent, ",
+        "there is no option portolan.mistake: there are portolan.guard, portolan.host_access, ",
     ] {
         assert!(message.contains(part), "{message}");
     }
