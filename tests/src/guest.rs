@@ -54,6 +54,9 @@ pub struct Talk {
     pub finished: bool,
     /// Whether the connection was ever established.
     pub established: bool,
+    /// Who the other side is, once it is known.
+    pub peer: Option<(IpAddr, u16)>,
+    paused: bool,
 }
 
 enum App {
@@ -208,6 +211,26 @@ impl Guest {
         }
     }
 
+    /// Whether a connection is neither refused, reset nor over.
+    pub fn is_open(&self, id: AppId) -> bool {
+        self.sockets.get::<tcp::Socket<'_>>(self.talk(id).handle).is_open()
+    }
+
+    /// Ends a connection with a reset.
+    pub fn reset(&mut self, id: AppId) {
+        let handle = self.talk(id).handle;
+        self.sockets.get_mut::<tcp::Socket<'_>>(handle).abort();
+        self.next_poll = Some(Time::ZERO);
+    }
+
+    /// Reads no more of a connection, or goes on.
+    pub fn pause(&mut self, id: AppId, paused: bool) {
+        if let App::Talk(talk) = &mut self.apps[id.0] {
+            talk.paused = paused;
+            self.next_poll = Some(Time::ZERO);
+        }
+    }
+
     /// Opens a UDP port, which answers with the same bytes where `echo`.
     pub fn bind(&mut self, port: u16, echo: bool) -> AppId {
         let buffer =
@@ -297,14 +320,17 @@ impl Guest {
 impl Talk {
     fn new(handle: SocketHandle, say: Vec<u8>, close: bool, second: bool) -> Talk {
         let (heard, finished, established) = (Vec::new(), false, false);
-        Talk { handle, say, said: 0, close, second, heard, finished, established }
+        let (peer, paused) = (None, false);
+        Talk { handle, say, said: 0, close, second, heard, finished, established, peer, paused }
     }
 
     fn work(&mut self, sockets: &mut SocketSet<'static>) -> bool {
         let socket = sockets.get_mut::<tcp::Socket<'_>>(self.handle);
         let mut worked = false;
         self.established |= socket.may_send();
-        while socket.can_recv() {
+        let remote = socket.remote_endpoint().map(|end| (end.addr.into(), end.port));
+        self.peer = self.peer.or(remote);
+        while socket.can_recv() && !self.paused {
             let took = socket.recv(|bytes| {
                 self.heard.extend_from_slice(bytes);
                 (bytes.len(), bytes.len())
@@ -314,7 +340,7 @@ impl Talk {
             }
             worked = true;
         }
-        if self.established && !socket.may_recv() && !self.finished {
+        if self.established && !socket.may_recv() && !self.finished && !self.paused {
             self.finished = true;
             worked = true;
         }

@@ -6,7 +6,11 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
-use portolan_switch::command::{Command, Egress, HostSpec, NetworkSpec, PortSpec};
+use portolan_nat::inside::{Owner, Zone};
+use portolan_switch::command::{
+    Answer, Command, Egress, FlowRow, HostSpec, Limits, NetworkSpec, PortSpec, Publication,
+    PublicationId, Query, Transport,
+};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
 
 use crate::guest::GuestSpec;
@@ -83,7 +87,57 @@ pub fn names(n: u32, spec: &PortSpec, names: &[&str]) -> HostSpec {
     }
 }
 
+/// Somebody outside.
+pub fn out4(n: u8) -> IpAddr {
+    Ipv4Addr::new(203, 0, 113, n).into()
+}
+
+/// As [`out4`].
+pub fn out6(n: u16) -> IpAddr {
+    Ipv6Addr::new(0x2001, 0xdb8, 0xf, 0, 0, 0, 0, n).into()
+}
+
+/// Port `port` of the host, and the same of endpoint `h` of network `n`, which joined by [`World::join`].
+pub fn publication(id: u32, (n, h): (u32, u32), transport: Transport, port: u16) -> Publication {
+    let (IpAddr::V4(address4), IpAddr::V6(address6)) = (v4(n, h), v6(n, h)) else {
+        unreachable!("one of each family");
+    };
+    Publication {
+        id: PublicationId(id),
+        transport,
+        zone: Zone(n),
+        owner: Owner(100 * n + h),
+        host_port: port,
+        node_port: port,
+        count: 1,
+        v4: Some(address4),
+        v6: Some(address6),
+        near: vec![(v4(n, 0), 24), (v6(n, 0), 64)],
+    }
+}
+
 impl World {
+    /// Opens the way out.
+    pub fn uplink(&mut self, limits: Limits) {
+        self.apply([Command::SetLimits(limits)]);
+    }
+
+    /// All flows through the host's sockets.
+    pub fn flows(&self) -> Vec<FlowRow> {
+        let (mut all, mut after) = (Vec::new(), None);
+        loop {
+            let query = Query::Flows { network: None, after, limit: 1000 };
+            let Answer::Flows { rows, next } = self.datapath.query(&query, self.now()) else {
+                panic!("flows are asked for");
+            };
+            all.extend(rows);
+            after = next;
+            if after.is_none() {
+                return all;
+            }
+        }
+    }
+
     /// Makes network `n`.
     pub fn lan(&mut self, n: u32, guard: bool) -> NetworkSpec {
         let spec = network(n, guard);

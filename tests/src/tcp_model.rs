@@ -165,7 +165,7 @@ pub struct Lab {
     noted: u64,
     trouble: Trouble,
     pairs: Vec<Pair>,
-    again: Vec<SocketId>,
+    again: Vec<(SocketId, Ready)>,
     /// Something has gone wrong on purpose that a connection may die of.
     deadly: bool,
     shows: bool,
@@ -372,11 +372,18 @@ impl Lab {
     }
 
     fn is_done(&self) -> bool {
-        let over = self.pairs.iter().all(|pair| pair.walker.is_over() || pair.forgotten);
+        let over = |pair: &Pair| pair.walker.is_over() || pair.forgotten || self.never_met(pair);
+        let over = self.pairs.iter().all(over);
         let outside = |pair: &Pair| pair.stream(self).is_none_or(crate::host::Stream::is_over);
         over && self.host.flow_sockets() == 0
             && self.sockets.is_empty()
             && self.pairs.iter().all(outside)
+    }
+
+    /// Somebody outside gave up before the inside had heard of him.
+    fn never_met(&self, pair: &Pair) -> bool {
+        let unasked = pair.walker.state == walker::State::Closed && pair.stream.is_some();
+        unasked && pair.stream(self).is_some_and(|stream| stream.was_reset)
     }
 
     fn step(&mut self) {
@@ -399,14 +406,11 @@ impl Lab {
             });
         }
         self.host.advance(self.now);
-        let mut news: Vec<(SocketId, Ready)> =
-            std::mem::take(&mut self.again).into_iter().map(|id| (id, Ready::default())).collect();
+        let mut news = std::mem::take(&mut self.again);
         news.extend(self.host.ready());
         for (socket, ready) in news {
-            if self.turn(&[], |sockets, call| sockets.ready(socket, ready, call))
-                && !self.again.contains(&socket)
-            {
-                self.again.push(socket);
+            if self.turn(&[], |sockets, call| sockets.ready(socket, ready, call)) {
+                self.again.push((socket, ready));
             }
         }
         if self.sockets.poll_timeout().is_some_and(|at| at <= self.now) {
@@ -557,9 +561,11 @@ impl Lab {
             let planned = walker.did_reset
                 || stream.did_reset
                 || pair.forgotten
+                || self.never_met(pair)
                 || pair.peer.answer != Answer::Accept
                 || self.deadly;
             let inside_knows = walker.was_reset || walker.did_reset || pair.forgotten;
+            let inside_knows = inside_knows || self.never_met(pair);
             let outside_knows = stream.was_reset || stream.did_reset;
             if !planned {
                 assert!(!inside_knows && !outside_knows, "reset for no reason: {what}");

@@ -10,9 +10,13 @@
 //! happened. The seed is printed when a run fails.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::net::SocketAddr;
 use std::time::Duration;
 
-use portolan_switch::command::{Answer, Command, Event, FdbRow, PortCounters, Query};
+use portolan_nat::sockets::host::{Ready, SocketId};
+use portolan_switch::command::{
+    Answer, Command, Event, FdbRow, PortCounters, PublicationId, Query,
+};
 use portolan_switch::datapath::Datapath;
 use portolan_switch::drops::{DropCounts, DropReason};
 use portolan_switch::frame::{Frame, FrameIdx, FrameTable, HEADROOM};
@@ -25,6 +29,7 @@ use rand_chacha::ChaCha8Rng;
 use crate::checks;
 use crate::edge::{cut, tag_inside};
 use crate::guest::{Guest, GuestSpec};
+use crate::host::SimHost;
 use crate::model::Model;
 use crate::packet::{Packet, check};
 use crate::wire::Wire;
@@ -88,6 +93,10 @@ pub struct World {
     pub datapath: Datapath,
     /// What is attached.
     pub model: Model,
+    /// The host, and all outside.
+    pub host: SimHost,
+    /// Sockets of which more is to be done than one turn did.
+    again: Vec<(SocketId, Ready)>,
     seed: u64,
     /// Whether every frame is printed.
     shows: bool,
@@ -138,6 +147,8 @@ impl World {
         World {
             datapath: Datapath::new(random.next_u64()),
             model: Model::default(),
+            host: SimHost::new(seed),
+            again: Vec::new(),
             seed,
             shows: std::env::var_os("PORTOLAN_SHOW").is_some(),
             random,
@@ -282,7 +293,8 @@ impl World {
         });
         let arrival = self.arrivals.keys().next().map(|(at, _)| *at);
         let timeout = self.datapath.poll_timeout();
-        let due = guests.chain(arrival).chain(timeout).min();
+        let due = guests.chain(arrival).chain(timeout).chain(self.host.next_due()).min();
+        let waiting = waiting || !self.again.is_empty();
         if waiting { Some(self.now) } else { due.map(|at| at.max(self.now)) }
     }
 
@@ -298,6 +310,7 @@ impl World {
         self.arrive();
         self.poll_guests();
         self.poll_ports();
+        self.poll_sockets();
         self.poll_timers();
         self.collect_events();
         self.check();
@@ -414,7 +427,7 @@ impl World {
         let mut turn = Turn {
             frames: &mut table,
             outbox: &mut outbox,
-            host: &mut portolan_nat::sockets::host::NoHost,
+            host: &mut self.host,
             random: &mut random,
         };
         self.datapath.handle_batch(port, &mut turn, self.now);
@@ -517,10 +530,23 @@ impl World {
         self.datapath.count_drop(port, reason, frames);
     }
 
-    fn poll_timers(&mut self) {
-        let Some(due) = self.datapath.poll_timeout().filter(|due| *due <= self.now) else {
-            return;
-        };
+    /// Tells the switch of the host's sockets, as the IO edge does: what has changed, and what was not done in one turn.
+    fn poll_sockets(&mut self) {
+        self.host.advance(self.now);
+        let mut news = std::mem::take(&mut self.again);
+        news.extend(self.host.ready());
+        for (socket, ready) in news {
+            self.note(b'!', PortId(socket.0 as u32), &[]);
+            let more =
+                self.turn(|datapath, turn, now| datapath.handle_socket(socket, ready, turn, now));
+            if more {
+                self.again.push((socket, ready));
+            }
+        }
+    }
+
+    /// One turn without frames of its own.
+    fn turn<R>(&mut self, step: impl FnOnce(&mut Datapath, &mut Turn<'_, '_>, Time) -> R) -> R {
         let mut arena = vec![0xa5; ARENA];
         let mut table = FrameTable::new(&mut arena);
         let mut outbox = Outbox::default();
@@ -529,12 +555,27 @@ impl World {
         let mut turn = Turn {
             frames: &mut table,
             outbox: &mut outbox,
-            host: &mut portolan_nat::sockets::host::NoHost,
+            host: &mut self.host,
             random: &mut random,
         };
-        self.datapath.handle_timeout(&mut turn, self.now);
+        let result = step(&mut self.datapath, &mut turn, self.now);
         let sent = self.datapath.totals().sent - before.sent;
         self.flush(&[], &mut table, &mut outbox, sent);
+        result
+    }
+
+    /// Puts a socket of the host behind a publication, as the control side does: a listener, or one for datagrams.
+    pub fn open_door(&mut self, id: PublicationId, local: SocketAddr, udp: bool) -> SocketId {
+        let socket = if udp { self.host.bind(local) } else { self.host.listen(local) };
+        self.datapath.listen(id, socket, local);
+        socket
+    }
+
+    fn poll_timers(&mut self) {
+        let Some(due) = self.datapath.poll_timeout().filter(|due| *due <= self.now) else {
+            return;
+        };
+        self.turn(|datapath, turn, now| datapath.handle_timeout(turn, now));
         let next = self.datapath.poll_timeout();
         let progress = next.is_none_or(|next| next > self.now);
         assert!(progress, "due at {due:?}, and again at {next:?}, at {:?}", self.now);

@@ -10,5 +10,6 @@ mod guard;
 mod isolation;
 mod learning;
 mod seeds;
+mod outside;
 mod talking;
 mod tcp_walk;
