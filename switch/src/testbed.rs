@@ -133,12 +133,7 @@ impl Host for Outside {
         SendRoom { bytes: 1 << 16, buffer: 1 << 16 }
     }
 
-    fn peek(
-        &mut self,
-        socket: SocketId,
-        skip: usize,
-        room: &mut [u8],
-    ) -> Result<usize, Failure> {
+    fn peek(&mut self, socket: SocketId, skip: usize, room: &mut [u8]) -> Result<usize, Failure> {
         let come = self.streams.get(&socket).and_then(|come| come.get(skip..));
         let come = come.filter(|come| !come.is_empty()).ok_or(Failure::WouldBlock)?;
         let len = come.len().min(room.len());

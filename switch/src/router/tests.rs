@@ -225,7 +225,8 @@ fn in_parts(frame: &[u8]) -> Vec<Vec<u8>> {
         let mut part = [headers, bytes].concat();
         let more = if at + 1 < count { 0x2000 } else { 0 };
         part[16..18].copy_from_slice(&(20 + bytes.len() as u16).to_be_bytes());
-        part[18..22].copy_from_slice(&[[0, 7], u16::to_be_bytes(at as u16 * 185 | more)].concat());
+        part[18..22]
+            .copy_from_slice(&[[0, 7], u16::to_be_bytes((at as u16 * 185) | more)].concat());
         with_hops(part, 64)
     };
     payload.chunks(1480).enumerate().map(part).collect()
