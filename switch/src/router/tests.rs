@@ -8,9 +8,12 @@ use portolan_nat::sockets::host::SocketId;
 use crate::checksum;
 use crate::command::{Answer, Command, Egress, PortSpec, Query};
 use crate::drops::DropReason;
+use crate::frame::{Checksum, Gso, GsoKind, Offload};
 use crate::headers::{Layout, protocol};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
-use crate::testbed::{Bench, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, datagram, mac, packet, v4, v6};
+use crate::testbed::{
+    Bench, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Sent, datagram, mac, packet, v4, v6,
+};
 
 mod published;
 
@@ -215,6 +218,26 @@ fn the_gateway_stands_for_the_hosts_loopback_where_that_is_opened() {
         let connects: Vec<_> = bench.outside.connects.iter().map(|(_, to)| *to).collect();
         assert_eq!(connects, [loopback]);
     }
+}
+
+#[test]
+fn a_superframe_counts_as_its_segments_whether_it_goes_or_not() {
+    let train = |dst: &str| {
+        let gso = Gso { kind: GsoKind::UdpL4, size: 1000, hdr_len: 42, ecn: false };
+        let csum = Checksum::Partial { start: 34, offset: 6 };
+        let bytes = datagram(1, ip(dst), 9, &[7; 3500]);
+        Sent { bytes, offload: Offload { csum, gso: Some(gso) }, vlan: None }
+    };
+    let mut bench = Bench::leading_out(true, 1, Egress::default());
+    assert_eq!(bench.send(1, train("192.0.2.9")), []);
+    assert_eq!(bench.datapath.totals().consumed, 4);
+    let [(_, outgoing, payload)] = &bench.outside.sent[..] else {
+        panic!("{:?}", bench.outside.sent)
+    };
+    assert_eq!((outgoing.segment, payload.len()), (Some(1000), 3500), "in one call");
+    assert_eq!(bench.send(1, train("127.0.0.1")).len(), 1, "one error about all");
+    assert_eq!(bench.drops(1), [(DropReason::ForbiddenLoopback, 4)]);
+    assert_eq!(bench.datapath.totals().dropped, 4);
 }
 
 /// An IPv4 packet in parts of at most 1480 bytes.
