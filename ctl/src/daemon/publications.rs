@@ -29,6 +29,11 @@ use crate::topology::{Id, Mapping, Node, PortWish, Refusal, RefusalKind, Topolog
 /// Doors are closed within this time, or the keeper or the dataplane does not answer.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
 
+/// How often, and how long apart, doors of one node that were open before are tried: a process that the daemon before had just
+/// started may hold a copy of them for a moment.
+const REOPEN_TRIES: u32 = 5;
+const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
 /// What the keys of doors begin with.
 const KEY: &str = "door/";
 
@@ -352,12 +357,9 @@ impl Daemon {
             }
             node.publications.iter().filter(|mapping| mapping.open.is_empty()).cloned().collect()
         };
+        let mut tries = REOPEN_TRIES;
         for mapping in to_open {
-            let fault = match self.open_doors(id, Some(&[mapping.handle])).await {
-                Ok(made) => self.serve_doors(id, made).await.err(),
-                Err(refusal) => Some(refusal),
-            };
-            let Some(fault) = fault else { continue };
+            let Some(fault) = self.reopen(id, mapping.handle, &mut tries).await else { continue };
             let mut control = self.control.lock().await;
             let Some(node) = control.topology.node_by_id(id).cloned() else { return told };
             say(format_args!("published ports of {}: {}", node.name, fault.message));
@@ -370,5 +372,19 @@ impl Daemon {
             self.tell_ports(&control.topology, "unpublish", id, &mapping.wish.to_string());
         }
         told
+    }
+
+    /// Opens the doors of one mapping again; what is in the way.
+    async fn reopen(self: &Arc<Self>, node: Id, mapping: u32, tries: &mut u32) -> Option<Refusal> {
+        loop {
+            match self.open_doors(node, Some(&[mapping])).await {
+                Ok(made) => return self.serve_doors(node, made).await.err(),
+                Err(refusal) if *tries == 0 => return Some(refusal),
+                Err(_) => {
+                    *tries -= 1;
+                    tokio::time::sleep(REOPEN_PAUSE).await;
+                }
+            }
+        }
     }
 }
