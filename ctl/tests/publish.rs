@@ -127,15 +127,17 @@ fn what_is_published_is_bound_at_all_its_addresses_and_shown_as_docker_shows_it(
 
 #[test]
 fn ports_of_the_kernels_choice_are_the_same_in_both_families() {
-    let world = world(&["80", "53/udp", "8000-8005:90", "100-102"]);
+    let world = world(&["80", "53/udp", "7999-8005:90", "100-102", "127.0.0.1:7999:1"]);
     let shown: BTreeMap<String, Vec<SocketAddr>> =
         ports(&world).lines().fold(BTreeMap::new(), |mut all, line| {
             let (port, host) = line.split_once(" -> ").unwrap();
             all.entry(port.to_owned()).or_default().push(host.parse().unwrap());
             all
         });
-    assert_eq!(shown.len(), 6);
-    for (port, hosts) in &shown {
+    assert_eq!(shown.len(), 7);
+    let own = SocketAddr::from(([127, 0, 0, 1], 7999));
+    assert_eq!(shown["1/tcp"], [own], "who has no choice comes first");
+    for (port, hosts) in shown.iter().filter(|(port, _)| *port != "1/tcp") {
         let [v4, v6] = hosts[..] else { panic!("{port} is not at two addresses") };
         assert!(v4.is_ipv4() && v6.is_ipv6() && v4.port() == v6.port(), "{port}: {v4} {v6}");
     }

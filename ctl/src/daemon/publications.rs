@@ -186,7 +186,10 @@ impl Daemon {
         let wishes: Vec<PortWish> = mappings.iter().map(|mapping| mapping.wish).collect();
         doors::room_for(&wishes)?;
         let (mut all, mut faults) = (Vec::new(), Vec::new());
-        for mapping in mappings {
+        // Who has no choice comes first.
+        let (fixed, free): (Vec<_>, Vec<_>) =
+            mappings.iter().partition(|mapping| mapping.wish.fixed_ports().is_some());
+        for mapping in fixed.into_iter().chain(free) {
             match doors::open(&mapping.wish, &runs_of(mapping), topology) {
                 Ok(opened) => all.push((mapping.handle, opened)),
                 Err(fault) => faults.push(fault),
