@@ -327,7 +327,8 @@ time.sleep(0.5)
 alive = 0
 for one in held:
     try:
-        alive += one.recv(1, socket.MSG_DONTWAIT) != b''
+        one.setblocking(False)
+        alive += one.recv(1) != b''
     except BlockingIOError:
         alive += 1
     except OSError:
