@@ -32,6 +32,10 @@ const MEMINFO_WMEM_QUEUED: usize = 5;
 /// buffer of up to 64 KiB that one send fills.
 const OVERHEAD_PART: usize = 8;
 
+/// Room that is told at most, bytes. The sender that fills it is a guest on this machine, an instant away, so more would make
+/// nothing faster: it would only let more come at once than the ring of its port holds.
+const ROOM_MAX: usize = 256 * 1024;
+
 /// How a stream is peeked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Peeking {
@@ -107,7 +111,7 @@ pub(super) fn send_room(socket: BorrowedFd<'_>) -> SendRoom {
     let Ok(memory) = get_option::<[u32; 9]>(socket, libc::SOL_SOCKET, SO_MEMINFO) else {
         return SendRoom::default();
     };
-    let payload = |bytes: usize| bytes - bytes / OVERHEAD_PART;
+    let payload = |bytes: usize| (bytes - bytes / OVERHEAD_PART).min(ROOM_MAX);
     let size = memory[MEMINFO_SNDBUF] as usize;
     let free = size.saturating_sub(memory[MEMINFO_WMEM_QUEUED] as usize);
     let room = SendRoom { bytes: payload(free), buffer: payload(size) };
