@@ -4,12 +4,16 @@
 
 mod churn;
 mod dns;
+mod failing;
+mod flood;
 mod frames;
 mod gso;
 mod guard;
 mod isolation;
 mod learning;
 mod seeds;
+mod datagrams;
 mod outside;
+mod published;
 mod talking;
 mod tcp_walk;
