@@ -302,8 +302,13 @@ impl Flow {
         let Some(socket) = self.socket.filter(|_| count > 0) else { return };
         match desk.call.host.discard(socket, count as usize) {
             Ok(()) => {}
-            Err(Failure::WouldBlock | Failure::NoBuffers) => self.undiscarded = count,
-            Err(_) => self.fail(),
+            Err(failure) => {
+                // The socket holds them still, and what is behind them must be peeked from behind them.
+                self.undiscarded = count;
+                if !matches!(failure, Failure::WouldBlock | Failure::NoBuffers) {
+                    self.fail();
+                }
+            }
         }
     }
 
