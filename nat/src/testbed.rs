@@ -36,6 +36,8 @@ pub(crate) struct Scripted {
     pub(crate) openings: VecDeque<Failure>,
     /// What the next sends fail with; none succeeds.
     pub(crate) sends: VecDeque<Option<Failure>>,
+    /// What the next receptions fail with, before anything is taken.
+    pub(crate) receptions: VecDeque<Failure>,
     /// All that were opened.
     pub(crate) opened: Vec<SocketId>,
     /// All that were closed.
@@ -140,6 +142,9 @@ impl Host for Scripted {
     }
 
     fn receive_from(&mut self, socket: SocketId, room: &mut [u8]) -> Result<Incoming, Failure> {
+        if let Some(failure) = self.receptions.pop_front() {
+            return Err(failure);
+        }
         let waiting = self.waiting.entry(socket).or_default();
         let (incoming, payload) = waiting.pop_front().ok_or(Failure::WouldBlock)?;
         let len = payload.len().min(room.len());

@@ -63,7 +63,8 @@ impl Part<'_> {
             Header { protocol: V6_HEADER, ..*header }.write(packet);
         } else {
             header.write(packet);
-            let place = offset / 8 | if self.more { 0x2000 } else { 0 };
+            let more = if self.more { 0x2000 } else { 0 };
+            let place = offset / 8 + more;
             let front = packet.get_mut(..header.len())?;
             front[4..6].copy_from_slice(&(id as u16).to_be_bytes());
             front[6..8].copy_from_slice(&place.to_be_bytes());

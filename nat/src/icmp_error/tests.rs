@@ -147,7 +147,7 @@ proptest! {
             if let Some(error) = Error::about(&ip, &bytes, from(v4), reason) {
                 error.send(ZONE, &mut bed.rooms);
                 let made = bed.only();
-                prop_assert!(made.bytes.len() <= mtu.max(48).min(1280));
+                prop_assert!(made.bytes.len() <= mtu.clamp(48, 1280));
                 prop_assert_eq!(&made.transport()[8..], &bytes[..made.transport().len() - 8]);
             }
         }

@@ -28,7 +28,7 @@ use crate::write::{HOP_LIMIT, Header, IPV4_LEN};
 use super::deadlines::Deadlines;
 use super::host::{Complaint, Failure, Incoming, Outgoing, Ready, SocketId};
 use super::ledger::{Ledger, Rank};
-use super::parcel::in_parts;
+use super::parcel::{FAILED_MAX, in_parts};
 use super::remotes::Remotes;
 use super::report::{Bytes, COMPLAINTS_MAX, plateau, reason, report, tell};
 use super::roles::Role;
@@ -327,9 +327,12 @@ impl Icmp {
 
     /// Takes what has come for a flow; whether more has.
     fn receive(&mut self, number: u32, desk: &mut Desk<'_, '_>) -> bool {
+        let mut failed = 0;
         for _ in 0..TAKEN_MAX {
             match self.take(number, desk) {
                 Came::Nothing => return false,
+                Came::Failed if failed == FAILED_MAX => return false,
+                Came::Failed => failed += 1,
                 Came::NoRoom => return true,
                 Came::Something => {}
             }
@@ -350,7 +353,8 @@ impl Icmp {
         let spare = &mut self.spare;
         let made = inside.compose(zone, inside_at, MESSAGE_MAX + front, &mut |room| {
             let space = room.get_mut(front..)?;
-            let incoming = host.receive_from(socket, space).ok()?;
+            let received = host.receive_from(socket, space);
+            let incoming = received.map_err(|failure| came = Came::of(failure)).ok()?;
             came = Came::Something;
             let message = space.get_mut(..incoming.len).ok_or(Lost::Malformed);
             let answer = message.and_then(|message| {
@@ -375,9 +379,10 @@ impl Icmp {
             Made::NoRoom => return Came::NoRoom,
             Made::NoNeighbor => {
                 self.spare.resize(MESSAGE_MAX, 0);
-                if host.receive_from(socket, &mut self.spare).is_ok() {
-                    (came, lost) = (Came::Something, Some(Lost::NoNeighbor));
-                }
+                (came, lost) = match host.receive_from(socket, &mut self.spare) {
+                    Ok(_) => (Came::Something, Some(Lost::NoNeighbor)),
+                    Err(failure) => (Came::of(failure), None),
+                };
             }
         }
         if let Some(why) = lost {
@@ -477,8 +482,17 @@ enum Came {
     Nothing,
     /// The turn has no room for it yet.
     NoRoom,
+    /// It could not be read, which need not be so of the next.
+    Failed,
     /// It was passed on, or lost.
     Something,
+}
+
+impl Came {
+    /// Where the host gives nothing.
+    fn of(failure: Failure) -> Came {
+        if failure == Failure::WouldBlock { Came::Nothing } else { Came::Failed }
+    }
 }
 
 /// Tells the inside what somebody complains of, with the id that it asked with.

@@ -1,4 +1,4 @@
-//! Packets to the inside that do not fit it.
+//! What datagrams and echo have in common on their way to the inside.
 
 use std::net::IpAddr;
 
@@ -8,6 +8,9 @@ use crate::offload::Offload;
 use crate::write::Header;
 
 use super::Desk;
+
+/// How often in one call a socket may fail to be read; errors of what was sent before come so, one at a time.
+pub(super) const FAILED_MAX: usize = 8;
 
 /// Writes a packet to the inside in parts that fit its `mtu`. `transport` is the whole, its checksum set.
 pub(super) fn in_parts(

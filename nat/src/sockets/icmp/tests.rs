@@ -355,6 +355,17 @@ fn what_finds_no_room_waits_and_what_nobody_is_there_for_does_not() {
     assert_eq!(net.bed.rooms.lost, [(ZONE, address(NODE), Lost::NoNeighbor, 1)]);
 }
 
+#[test]
+fn a_failed_reception_hides_nothing_that_lies_behind_it_and_does_not_spin() {
+    let mut net = Net::new();
+    net.ping(NODE, FAR, 1, 1).unwrap();
+    net.bed.host.receptions.extend([Failure::HostUnreachable, Failure::NoBuffers]);
+    assert!(!net.come(FIRST, FAR, &reply(true, 1, b"")));
+    assert_eq!(net.bed.made().len(), 1);
+    net.bed.host.receptions.extend([Failure::Other(9); 64]);
+    assert!(!net.ready(FIRST, Ready::default()));
+}
+
 /// An error of the node about a packet that it was sent.
 fn error(v4: bool, kind: [u8; 2], rest: u32, quote: &[u8]) -> Vec<u8> {
     let message = [&kind[..], &[0, 0], &rest.to_be_bytes(), quote].concat();

@@ -4,8 +4,8 @@ use crate::checksum;
 use crate::inside::{Call, Lost, Made, Zone};
 use crate::packet::IPV6_LEN;
 use crate::sockets::Desk;
-use crate::sockets::host::{Host, SocketId};
-use crate::sockets::parcel::{count, in_parts};
+use crate::sockets::host::{Failure, Host, SocketId};
+use crate::sockets::parcel::{FAILED_MAX, count, in_parts};
 use crate::write::IPV4_LEN;
 
 use super::Udp;
@@ -30,17 +30,28 @@ enum Came {
     Taken(usize),
     /// It is lost.
     Lost(Lost, usize),
+    /// It could not be read, which need not be so of the next.
+    Failed,
     /// It must be cut: where to, and its segments.
     Large(Label, Option<u16>),
+}
+
+impl Came {
+    /// Where the host gives nothing.
+    fn of(failure: Failure) -> Came {
+        if failure == Failure::WouldBlock { Came::Nothing } else { Came::Failed }
+    }
 }
 
 impl Udp {
     /// Takes what waits at the socket of a mapping; whether more does.
     pub(super) fn receive(&mut self, number: u32, desk: &mut Desk<'_, '_>) -> bool {
-        let mut bytes = 0;
+        let (mut bytes, mut failed) = (0, 0);
         for _ in 0..TAKEN_MAX {
             match self.take(number, desk) {
                 Came::Nothing => return false,
+                Came::Failed if failed == FAILED_MAX => return false,
+                Came::Failed => failed += 1,
                 Came::NoRoom => return true,
                 Came::Taken(len) | Came::Lost(_, len) => bytes += len,
                 Came::Large(..) => bytes += self.spare.len(),
@@ -69,7 +80,8 @@ impl Udp {
         let spare = &mut self.spare;
         let made = inside.compose(zone, inside_at.ip(), front + most, &mut |room| {
             let space = room.get_mut(front..)?;
-            let incoming = host.receive_from(socket, space).ok()?;
+            let received = host.receive_from(socket, space);
+            let incoming = received.map_err(|failure| came = Came::of(failure)).ok()?;
             let len = incoming.len.min(space.len());
             came = Came::Lost(Lost::Malformed, len);
             if incoming.truncated {
@@ -102,7 +114,7 @@ impl Udp {
                 self.used(number, now);
             }
             Came::Lost(why, _) => inside.lost(zone, inside_at.ip(), *why, 1),
-            Came::Nothing | Came::NoRoom => {}
+            Came::Nothing | Came::NoRoom | Came::Failed => {}
         }
         if let Came::Large(label, segment) = &came {
             let payload = std::mem::take(&mut self.spare);
@@ -118,7 +130,7 @@ fn waste(host: &mut dyn Host, socket: SocketId, most: usize, spare: &mut Vec<u8>
     spare.resize(most, 0);
     match host.receive_from(socket, spare) {
         Ok(incoming) => Came::Lost(Lost::NoNeighbor, incoming.len),
-        Err(_) => Came::Nothing,
+        Err(failure) => Came::of(failure),
     }
 }
 

@@ -685,6 +685,17 @@ fn what_nobody_is_there_for_is_counted_and_does_not_wait() {
 }
 
 #[test]
+fn a_failed_reception_hides_nothing_that_lies_behind_it_and_does_not_spin() {
+    let mut net = Net::new();
+    net.send(NODE, FAR, b"x").unwrap();
+    net.bed.host.receptions.extend([Failure::Refused, Failure::NoBuffers, Failure::Other(5)]);
+    assert!(!net.come(FIRST, FAR, b"y"));
+    assert_eq!(read(&net.bed.only()).2, b"y");
+    net.bed.host.receptions.extend([Failure::Other(9); 64]);
+    assert!(!net.readable(FIRST));
+}
+
+#[test]
 fn a_flood_is_taken_a_bounded_part_at_a_time() {
     let mut net = Net::new();
     net.send(NODE, FAR, b"x").unwrap();
