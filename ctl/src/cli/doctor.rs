@@ -153,7 +153,8 @@ fn examine(facts: &Facts) -> Vec<Finding> {
             "ping",
             State::Missing,
             "net.ipv4.ping_group_range gives you no ping sockets: nodes cannot ping the outside",
-            "as root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\", then restart the daemon",
+            "as root: sysctl -w net.ipv4.ping_group_range=\"0 2147483647\"; a daemon that runs learns of it when its keeper \
+             starts it anew (kill -9 the Pid of portolan info)",
         )
     });
     all.push(if facts.servers > 0 {
