@@ -110,7 +110,7 @@ fn table() -> Vec<(String, u16, Reply)> {
         row("a.db.net1", A, missing()),
         row("nobody", AAAA, missing()),
         row("example.org", A, refused()),
-        row("db.net2", A, missing()),
+        row("db.net2", A, refused()),
         row(&reverse(v4(1, 3)), PTR, named("db.net1.")),
         row(&reverse(v6(1, 2)), PTR, named("web.net1.")),
         row(&reverse(v4(1, 3)), A, nothing()),
