@@ -360,14 +360,19 @@ impl SimHost {
     }
 
     /// As [`SimHost::strike`] of a call on a socket: one that is to be tried again is woken for it, and one whose connection
-    /// is said to be over is over.
+    /// is said to be over is over; that there is none is so, whatever the reason.
     fn strike_at(&mut self, call: Call, socket: SocketId) -> Result<(), Failure> {
         let struck = self.strike(call);
+        let deadly = match struck {
+            Ok(()) | Err(Failure::WouldBlock) => false,
+            Err(Failure::Reset | Failure::TimedOut | Failure::HostUnreachable) => true,
+            Err(_) => call == Call::Connected,
+        };
         match struck {
             Err(Failure::WouldBlock) => {
                 self.note(Duration::from_millis(2), Due::Wake(socket));
             }
-            Err(Failure::Reset | Failure::TimedOut | Failure::HostUnreachable) => {
+            Err(_) if deadly => {
                 if let Some(Socket::Stream(id)) = self.sockets.get(&socket) {
                     let id = *id;
                     let mut later = Later::new();

@@ -24,7 +24,7 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::host::{Answer, Closing, HOST4, HOST6, Peer, Reading, SimHost, StreamId};
-use crate::packet::{Packet, Parts, check};
+use crate::packet::{ICMP, ICMPV6, Packet, Parts, check, ip};
 use segment::Segment;
 use walker::{Opening, Plan, Walker};
 
@@ -148,7 +148,7 @@ struct Pair {
     peer: Peer,
     /// The outside end of one that came in.
     stream: Option<StreamId>,
-    /// The inside end was taken away.
+    /// The inside end was taken away, or has fallen silent.
     forgotten: bool,
 }
 
@@ -279,6 +279,9 @@ impl Lab {
         let mut lab = Lab::new(seed);
         lab.host.faults.rules = rules;
         lab.deadly = true;
+        for pair in &mut lab.pairs {
+            pair.walker.plan.stray_syns = false;
+        }
         lab
     }
 
@@ -303,11 +306,14 @@ impl Lab {
             say: noise(random, 100_000),
             closes_first,
             resets_at: chance(random, 10).then(|| random.random_range(0..100_000)),
+            silent_at: chance(random, 20).then(|| random.random_range(0..100_000)),
             buffer,
             mss: (!chance(random, 8)).then(|| random.random_range(88..=1440)),
             scale,
             superframes: random.random::<bool>(),
             strays: chance(random, 3),
+            // Where nobody knows of the connection any more, it would begin another one.
+            stray_syns: peer.resets_at.is_none(),
         };
         let local = SocketAddr::new(inside_address(ipv6, 2), 2000 + number);
         let outside: IpAddr = if ipv6 {
@@ -487,7 +493,14 @@ impl Lab {
             return;
         }
         let answers = match Segment::read(frame) {
-            Some((_, _, segment)) => pair.walker.receive(&segment, self.now, &mut self.random),
+            Some((_, _, segment)) => {
+                let mut answers = pair.walker.receive(&segment, self.now, &mut self.random);
+                let objects = pair.walker.plan.strays && chance(&mut self.random, 100);
+                if objects && !segment.payload.is_empty() {
+                    answers.push(too_big(frame, self.random.random_range(500..1500)));
+                }
+                answers
+            }
             None => {
                 pair.walker.told_unreachable();
                 Vec::new()
@@ -499,6 +512,10 @@ impl Lab {
     fn walker_acts(&mut self, at: usize) {
         let pair = &mut self.pairs[at];
         if pair.forgotten {
+            return;
+        }
+        if pair.walker.falls_silent() {
+            pair.forgotten = true;
             return;
         }
         let packets = pair.walker.act(self.now, &mut self.random);
@@ -604,6 +621,17 @@ fn quoted(frame: &[u8]) -> Option<SocketAddr> {
     let ip = Ip::of(&inner, ETHERNET)?;
     let port = inner.get(ip.l4..ip.l4 + 2)?;
     Some(SocketAddr::new(ip.src, u16::from_be_bytes([port[0], port[1]])))
+}
+
+/// What a router inside, or the receiver, says of a packet that is too large for it.
+fn too_big(frame: &[u8], mtu: u16) -> Packet {
+    let parts = Parts::of(frame).expect("read before");
+    let (src, dst) = parts.addresses(frame).expect("read before");
+    let mac = |last| portolan_switch::ids::MacAddr([2, 0, 0, 0, 0, last]);
+    let (protocol, kind) = if dst.is_ipv4() { (ICMP, [3, 4]) } else { (ICMPV6, [2, 0]) };
+    let quote = &frame[ETHERNET..frame.len().min(ETHERNET + 100)];
+    let message = [&kind[..], &[0; 4], &mtu.to_be_bytes(), quote].concat();
+    Packet::from(ip((mac(2), dst), (mac(1), src), protocol, &message))
 }
 
 /// Some byte behind the IP header changes on the way: the checksum must tell.

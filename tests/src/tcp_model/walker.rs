@@ -40,6 +40,8 @@ pub struct Plan {
     pub closes_first: bool,
     /// Resets the connection once it has said and heard so many bytes.
     pub resets_at: Option<u64>,
+    /// Falls silent for good once it has said and heard so many bytes.
+    pub silent_at: Option<u64>,
     /// Bytes it takes before it reads.
     pub buffer: usize,
     /// The largest segment it says it takes; none where it does not say.
@@ -50,6 +52,8 @@ pub struct Plan {
     pub superframes: bool,
     /// Whether it sends segments that nobody should take.
     pub strays: bool,
+    /// And SYNs among them.
+    pub stray_syns: bool,
 }
 
 /// How it stands.
@@ -171,6 +175,12 @@ impl Walker {
     /// Whether nothing more is to come from it unasked.
     pub fn is_over(&self) -> bool {
         matches!(self.state, State::Over | State::TimeWait)
+    }
+
+    /// Whether it says and hears nothing any more, from now on.
+    pub fn falls_silent(&self) -> bool {
+        let carried = self.una + self.heard.len() as u64;
+        self.state != State::Closed && self.plan.silent_at.is_some_and(|at| carried >= at)
     }
 
     /// When it last heard something new.
@@ -400,7 +410,7 @@ impl Walker {
             1 => (segment.seq, segment.flags) = (far, RST),
             2 => (segment.seq, segment.payload) = (far, vec![1; 100]),
             3 => segment.flags = 0,
-            4 => segment.flags = SYN,
+            4 if self.plan.stray_syns => segment.flags = SYN,
             5 => segment.ack = segment.ack.wrapping_sub(1 << 20),
             _ => (segment.seq, segment.payload) = (segment.seq.wrapping_sub(1 << 29), vec![2; 9]),
         }

@@ -82,6 +82,7 @@ fn calls_that_fail_now_and_then_stall_nobody_for_good() {
                 world.run_for(SECOND);
             }
             world.run_for(5 * SECOND);
+            assert!(world.host.faults.struck > 0, "{call:?} never failed");
             world.host.faults.rules.clear();
             // Whoever comes now notices nothing of it.
             let app =
