@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 
 use portolan_dhcp::dns::query::{Reaction, Transport, react};
 use portolan_nat::icmp_error::Reason;
+use portolan_nat::sockets;
 
 use crate::datapath::host_key;
 use crate::drops::DropReason;
@@ -30,7 +31,7 @@ impl Call<'_, '_, '_> {
             *datagram.first_chunk::<HEADER_LEN>().ok_or(DropReason::Malformed)?;
         let (from, to) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
         let len = usize::from(u16::from_be_bytes([l0, l1]));
-        let reply = self.is_expected((ip.src, from).into(), to);
+        let reply = self.is_expected(sockets::Transport::Udp, (ip.src, from).into(), to);
         if to != PORT && !reply {
             return Err(self.refuse(ip, Reason::Port, DropReason::GatewayUnserved));
         }
@@ -80,12 +81,18 @@ impl Call<'_, '_, '_> {
         })
     }
 
-    /// Whether a datagram from there to a port of the gateway comes from a server that was asked from that port.
-    pub(super) fn is_expected(&self, from: SocketAddr, to: u16) -> bool {
-        self.shared.forwarding.expects(self.network(), from, to)
+    /// Whether a packet from there to a port of the gateway comes from a server that was asked from that port.
+    pub(super) fn is_expected(
+        &self,
+        transport: sockets::Transport,
+        from: SocketAddr,
+        to: u16,
+    ) -> bool {
+        self.shared.forwarding.expects(self.network(), transport, from, to)
     }
 
-    fn network(&self) -> NetworkId {
+    /// The network that the gateway is of.
+    pub(super) fn network(&self) -> NetworkId {
         NetworkId(self.gateway.zone.0)
     }
 }

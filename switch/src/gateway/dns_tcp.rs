@@ -56,7 +56,7 @@ const ELSEWHERE: Duration = Duration::from_secs(20);
 const CLOSING: Duration = Duration::from_secs(5);
 
 /// Segments are no larger than this, whatever the network allows, so that one always finds room in a fresh turn.
-const MTU_MAX: usize = 1500;
+pub(super) const MTU_MAX: usize = 1500;
 
 /// The least time to the next look at a connection that had no room to send: the turn must come round first.
 const RETRY: Duration = Duration::from_millis(1);
@@ -84,11 +84,11 @@ pub(super) struct Arrival {
 
 /// What a connection needs to know below IP.
 #[derive(Clone, Copy, Debug)]
-struct Link {
-    port: PortId,
-    client_mac: MacAddr,
-    server_mac: MacAddr,
-    mtu: usize,
+pub(super) struct Link {
+    pub(super) port: PortId,
+    pub(super) client_mac: MacAddr,
+    pub(super) server_mac: MacAddr,
+    pub(super) mtu: usize,
 }
 
 /// One connection.
@@ -270,9 +270,7 @@ impl Connection {
             return true;
         }
         let next = self.stack.poll_at(instant(lent.now), &self.sockets);
-        let next = next.map_or(self.deadline, |at| {
-            Time(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
-        });
+        let next = next.map_or(self.deadline, point);
         self.due = next.max(lent.now + RETRY).min(self.deadline.max(lent.now + RETRY));
         false
     }
@@ -365,7 +363,7 @@ impl Connection {
 }
 
 /// The stack's way out: one packet in at most, and packets out as frames of the turn.
-struct Wire<'w, 't, 'f> {
+pub(super) struct Wire<'w, 't, 'f> {
     link: Link,
     packet: Option<Vec<u8>>,
     turn: &'w mut Turn<'t, 'f>,
@@ -377,7 +375,7 @@ impl<'w, 't, 'f> Wire<'w, 't, 'f> {
         Outgoing { link: self.link, turn: self.turn, totals: self.totals }
     }
 
-    fn new(
+    pub(super) fn new(
         link: Link,
         packet: Option<Vec<u8>>,
         turn: &'w mut Turn<'t, 'f>,
@@ -388,7 +386,7 @@ impl<'w, 't, 'f> Wire<'w, 't, 'f> {
 }
 
 /// A packet that goes in.
-struct Incoming(Vec<u8>);
+pub(super) struct Incoming(Vec<u8>);
 
 impl phy::RxToken for Incoming {
     fn consume<R, F: FnOnce(&[u8]) -> R>(self, f: F) -> R {
@@ -397,7 +395,7 @@ impl phy::RxToken for Incoming {
 }
 
 /// Room for a packet that comes out.
-struct Outgoing<'o, 't, 'f> {
+pub(super) struct Outgoing<'o, 't, 'f> {
     link: Link,
     turn: &'o mut Turn<'t, 'f>,
     totals: &'o mut Totals,
@@ -453,7 +451,13 @@ impl<'t, 'f> phy::Device for Wire<'_, 't, 'f> {
     }
 }
 
-fn instant(now: Time) -> Instant {
+/// A point in time as the core knows it.
+pub(super) fn point(at: Instant) -> Time {
+    Time(u64::try_from(at.total_micros()).unwrap_or(0).saturating_mul(1000))
+}
+
+/// A point in time as the stack knows it.
+pub(super) fn instant(now: Time) -> Instant {
     Instant::from_micros(i64::try_from(now.0 / 1000).unwrap_or(i64::MAX))
 }
 

@@ -4,14 +4,16 @@
 //! Theory of operation. While a batch is handled, questions are only noted; when it is through, what is to be done is done here.
 //! Every attempt has a socket of its own, so that its port is one that the host has chosen for it alone, and whatever comes
 //! from anybody but the server it was sent to is passed over. A server that lies in a subnet of one of the node's own networks
-//! is asked there, by a packet of the gateway from a port drawn for it; one that lies elsewhere is asked by a socket, if a
+//! is asked there, by a packet of the gateway from a port drawn for it, or over a connection of the gateway (`caller`); one that lies elsewhere is asked by a socket, if a
 //! packet of the node might go there. The host's own servers may be anywhere, its loopback included: it is the daemon that asks
 //! them.
 //!
 //! Replies to clients wait here for room in a turn. Limits: those of the questions themselves, and a quarter of the flows there
 //! may be for sockets.
 
-use std::collections::{BTreeMap, VecDeque};
+mod caller;
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
@@ -34,8 +36,9 @@ use crate::turn::Turn;
 use crate::uplink::Lans;
 
 use super::dns::{HEADER_LEN, PORT};
-use super::dns_tcp::Pool;
+use super::dns_tcp::{Link, MTU_MAX, Pool};
 use super::reply;
+use caller::Caller;
 
 /// The largest message, bytes (RFC 1035, section 4.2.2).
 const MESSAGE_MAX: usize = 65_535;
@@ -48,6 +51,9 @@ const READS_MAX: usize = 16;
 
 /// Where ports of the gateway's own questions begin (RFC 6335, section 6).
 const PORTS_FROM: u16 = 49_152;
+
+/// Connections to servers on networks at once: each has room for the longest message.
+const CALLS_MAX: usize = 16;
 
 /// How often a port is drawn before a question is given up.
 const DRAWS_MAX: usize = 8;
@@ -96,6 +102,8 @@ enum Line {
     Stream(Stream),
     /// By packets on a network.
     Inside { network: NetworkId, server: IpAddr, port: u16 },
+    /// By a connection on a network.
+    Call { network: NetworkId, server: IpAddr, port: u16, caller: Box<Caller> },
 }
 
 /// A question on a connection.
@@ -139,7 +147,11 @@ pub(crate) struct Forwarding {
     own: BTreeMap<NodeId, Vec<IpAddr>>,
     lines: BTreeMap<Attempt, Line>,
     by_socket: BTreeMap<SocketId, Attempt>,
-    by_port: BTreeMap<(NetworkId, u16), Attempt>,
+    by_port: BTreeMap<(NetworkId, Transport, u16), Attempt>,
+    /// Those that have a connection on a network.
+    calls: BTreeSet<Attempt>,
+    /// Those of them to which something has come in this batch.
+    called: Vec<Attempt>,
     sockets_max: usize,
     /// Replies that have found no room yet.
     replies: VecDeque<(Client, Vec<u8>)>,
@@ -214,11 +226,32 @@ impl Forwarding {
         true
     }
 
-    /// Whether a datagram to a port of a network's gateway may be a reply: it comes from the server that was asked from there.
-    pub(crate) fn expects(&self, network: NetworkId, from: SocketAddr, to: u16) -> bool {
-        let attempt = self.by_port.get(&(network, to));
-        let line = attempt.and_then(|attempt| self.lines.get(attempt));
-        matches!(line, Some(Line::Inside { server, .. }) if (*server, PORT) == (from.ip(), from.port()))
+    /// Whether a packet to a port of a network's gateway may be a reply: it comes from the server that was asked from there.
+    pub(crate) fn expects(
+        &self,
+        network: NetworkId,
+        transport: Transport,
+        from: SocketAddr,
+        to: u16,
+    ) -> bool {
+        let attempt = self.by_port.get(&(network, transport, to));
+        match attempt.and_then(|attempt| self.lines.get(attempt)) {
+            Some(Line::Inside { server, .. } | Line::Call { server, .. }) => {
+                (*server, PORT) == (from.ip(), from.port())
+            }
+            _ => false,
+        }
+    }
+
+    /// Takes a segment that is expected.
+    pub(crate) fn receive_segment(&mut self, network: NetworkId, to: u16, packet: Vec<u8>) {
+        let Some(&attempt) = self.by_port.get(&(network, Transport::Tcp, to)) else { return };
+        if let Some(Line::Call { caller, .. }) = self.lines.get_mut(&attempt) {
+            caller.push(packet);
+            if !self.called.contains(&attempt) {
+                self.called.push(attempt);
+            }
+        }
     }
 
     /// Takes such a datagram.
@@ -230,7 +263,7 @@ impl Forwarding {
         now: Time,
         random: &mut dyn Rng,
     ) {
-        if let Some(&attempt) = self.by_port.get(&(network, to)) {
+        if let Some(&attempt) = self.by_port.get(&(network, Transport::Udp, to)) {
             self.forwarder.reply(attempt, message, span(now), random);
         }
     }
@@ -264,7 +297,7 @@ impl Forwarding {
                 }
                 false
             }
-            Some(Line::Inside { .. }) | None => false,
+            Some(Line::Inside { .. } | Line::Call { .. }) | None => false,
         };
         self.run(ways);
         more
@@ -313,17 +346,46 @@ impl Forwarding {
     /// When [`Forwarding::handle_timeout`] wants to be called.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let due = self.forwarder.poll_timeout().map(|at| Time::ZERO + at);
-        [due, self.retry].into_iter().flatten().min()
+        let calls = self.calls.iter().filter_map(|attempt| self.caller_due(*attempt)).min();
+        [due, self.retry, calls].into_iter().flatten().min()
+    }
+
+    fn caller_due(&self, attempt: Attempt) -> Option<Time> {
+        match self.lines.get(&attempt)? {
+            Line::Call { caller, .. } => caller.due,
+            _ => None,
+        }
+    }
+
+    /// Has the connections on networks go on.
+    fn call(&mut self, attempt: Attempt, ways: &mut Ways<'_, '_, '_>) {
+        let Some(Line::Call { caller, .. }) = self.lines.get_mut(&attempt) else { return };
+        let now = span(ways.now);
+        let taken = match caller.proceed(ways.turn, ways.totals, ways.now) {
+            Ok(None) => return,
+            Ok(Some(reply)) => self.forwarder.reply(attempt, &reply, now, ways.turn.random),
+            Err(_) => false,
+        };
+        if !taken {
+            self.forwarder.failed(attempt, now, ways.turn.random);
+        }
     }
 
     /// Does what has become due.
     pub(crate) fn handle_timeout(&mut self, ways: &mut Ways<'_, '_, '_>) {
         self.forwarder.handle_timeout(span(ways.now), ways.turn.random);
+        let is_due =
+            |attempt: &&Attempt| self.caller_due(**attempt).is_some_and(|at| at <= ways.now);
+        let due: Vec<Attempt> = self.calls.iter().filter(is_due).copied().collect();
+        self.called.extend(due);
         self.run(ways);
     }
 
     /// Does what is to be done.
     pub(crate) fn run(&mut self, ways: &mut Ways<'_, '_, '_>) {
+        for attempt in std::mem::take(&mut self.called) {
+            self.call(attempt, ways);
+        }
         while let Some(action) = self.forwarder.poll_action() {
             match action {
                 Action::Ask { attempt, server, over, message } => {
@@ -334,7 +396,7 @@ impl Forwarding {
                         None => self.forwarder.failed(attempt, span(ways.now), ways.turn.random),
                     }
                 }
-                Action::Leave(attempt) => self.leave(attempt, ways.turn.host),
+                Action::Leave(attempt) => self.leave(attempt, ways),
                 Action::Answer { client, message } => self.replies.push_back((client, message)),
             }
         }
@@ -347,20 +409,29 @@ impl Forwarding {
                 self.by_socket.insert(*socket, attempt);
             }
             Line::Inside { network, port, .. } => {
-                self.by_port.insert((*network, *port), attempt);
+                self.by_port.insert((*network, Transport::Udp, *port), attempt);
+            }
+            Line::Call { network, port, .. } => {
+                self.by_port.insert((*network, Transport::Tcp, *port), attempt);
+                self.calls.insert(attempt);
             }
         }
         self.lines.insert(attempt, line);
     }
 
-    fn leave(&mut self, attempt: Attempt, host: &mut dyn Host) {
+    fn leave(&mut self, attempt: Attempt, ways: &mut Ways<'_, '_, '_>) {
         match self.lines.remove(&attempt) {
             Some(Line::Datagrams { socket, .. } | Line::Stream(Stream { socket, .. })) => {
                 self.by_socket.remove(&socket);
-                host.close(socket);
+                ways.turn.host.close(socket);
             }
             Some(Line::Inside { network, port, .. }) => {
-                self.by_port.remove(&(network, port));
+                self.by_port.remove(&(network, Transport::Udp, port));
+            }
+            Some(Line::Call { network, port, mut caller, .. }) => {
+                self.by_port.remove(&(network, Transport::Tcp, port));
+                self.calls.remove(&attempt);
+                caller.hang_up(ways.turn, ways.totals, ways.now);
             }
             None => {}
         }
@@ -382,11 +453,12 @@ impl Forwarding {
         };
         let server = match way {
             Way::Host(server) => server,
-            // A server on a network is asked by datagrams alone: the gateway makes no connections.
-            Way::Inside(_) if over == Over::Stream => return None,
             Way::Inside(network) => {
                 let Server::Own(_, address) = server else { return None };
-                return self.send_inside(network, address, message, ways);
+                return match over {
+                    Over::Datagrams => self.send_inside(network, address, message, ways),
+                    Over::Stream => self.call_inside(network, address, message, ways),
+                };
             }
         };
         if self.by_socket.len() >= self.sockets_max {
@@ -464,14 +536,8 @@ impl Forwarding {
             adrift: ways.adrift,
         };
         let own = lans.gateway(zone, server)?;
-        let port = (0..DRAWS_MAX).find_map(|_| {
-            let drawn = PORTS_FROM + (ways.turn.random.next_u32() >> 18) as u16;
-            let taken = |sockets: &Sockets| {
-                sockets.has(Transport::Udp, zone, (server, PORT).into(), (own, drawn).into())
-            };
-            let free = !self.by_port.contains_key(&(network, drawn));
-            (free && !ways.sockets.is_some_and(taken)).then_some(drawn)
-        })?;
+        let port =
+            self.draw_port((network, Transport::Udp), own, server, ways.sockets, ways.turn.random)?;
         let header = Header::new(own, server, protocol::UDP);
         let len = header.len() + HEADER_LEN + message.len();
         if lans.mtu(zone)? < len {
@@ -483,6 +549,53 @@ impl Forwarding {
             Some(Composed { len, offload: Offload::default() })
         });
         (made == Made::Sent).then_some(Line::Inside { network, server, port })
+    }
+
+    /// Begins a connection to a server on a network.
+    fn call_inside(
+        &self,
+        network: NetworkId,
+        server: IpAddr,
+        message: &[u8],
+        ways: &mut Ways<'_, '_, '_>,
+    ) -> Option<Line> {
+        if self.calls.len() >= CALLS_MAX {
+            return None;
+        }
+        let lan = ways.networks.get(network.0 as usize)?.as_deref()?;
+        let own = lan.gateway().address_towards(server)?;
+        let neighbor = lan.neighbor(server)?;
+        let link = Link {
+            port: neighbor.port,
+            client_mac: neighbor.mac,
+            server_mac: lan.gateway().mac(),
+            mtu: lan.mtu().min(MTU_MAX),
+        };
+        let place = (network, Transport::Tcp);
+        let port = self.draw_port(place, own, server, ways.sockets, ways.turn.random)?;
+        let prefix = u16::try_from(message.len()).ok()?.to_be_bytes();
+        let query = [&prefix[..], message].concat();
+        let to = (server, PORT).into();
+        let caller = Caller::new(link, (own, port), to, query, ways.turn, ways.now)?;
+        Some(Line::Call { network, server, port, caller: Box::new(caller) })
+    }
+
+    /// A port of the gateway that nothing else uses towards a server.
+    fn draw_port(
+        &self,
+        (network, transport): (NetworkId, Transport),
+        own: IpAddr,
+        server: IpAddr,
+        sockets: Option<&Sockets>,
+        random: &mut dyn Rng,
+    ) -> Option<u16> {
+        (0..DRAWS_MAX).find_map(|_| {
+            let drawn = PORTS_FROM + (random.next_u32() >> 18) as u16;
+            let (inside, outside) = ((server, PORT).into(), (own, drawn).into());
+            let taken = sockets.is_some_and(|s| s.has(transport, Zone(network.0), inside, outside));
+            let free = !self.by_port.contains_key(&(network, transport, drawn));
+            (free && !taken).then_some(drawn)
+        })
     }
 
     /// Sends replies to whom they are for, as long as the turn has room.

@@ -27,7 +27,6 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_nat::icmp_error::Reason;
 use portolan_nat::inside::Zone;
-use portolan_nat::sockets::Transport;
 use portolan_nat::write::Header;
 
 use crate::checksum;
@@ -285,7 +284,7 @@ impl Call<'_, '_, '_> {
         let Some((transport, inside, outside)) = ends(ip, self.bytes()) else {
             return !ip.has_transport();
         };
-        if transport == Transport::Udp && self.is_expected(inside, outside.port()) {
+        if self.is_expected(transport, inside, outside.port()) {
             return false;
         }
         let opened = self.gateway.egress.host_access && !self.gateway.egress.internal;

@@ -1,5 +1,7 @@
 //! TCP at the gateway: DNS goes to a connection, everything else is reset at once (RFC 9293, section 3.10.7.1).
 
+use portolan_nat::sockets::Transport;
+
 use crate::drops::DropReason;
 use crate::headers::Ip;
 
@@ -57,12 +59,18 @@ impl Call<'_, '_, '_> {
     pub(super) fn tcp(&mut self, ip: &Ip) -> Result<(), DropReason> {
         let segment = Segment::parse(ip.transport(self.bytes())).ok_or(DropReason::Malformed)?;
         self.verify(ip)?;
+        let plain = ip.src.is_ipv4() || ip.l4 == ip.l3 + IPV6_LEN;
+        if plain && self.is_expected(Transport::Tcp, (ip.src, segment.from).into(), segment.to) {
+            let packet = self.bytes()[ip.l3..ip.end].to_vec();
+            self.shared.forwarding.receive_segment(self.network(), segment.to, packet);
+            return Ok(());
+        }
         if segment.to != PORT || segment.from == 0 {
             self.reset(ip, &segment)?;
             return Err(DropReason::GatewayUnserved);
         }
         // No client sends extension headers here; the stack behind need not cope with them.
-        if ip.src.is_ipv6() && ip.l4 != ip.l3 + IPV6_LEN {
+        if !plain {
             return Err(DropReason::GatewayUnserved);
         }
         let arrival = Arrival {

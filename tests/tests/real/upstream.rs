@@ -188,6 +188,24 @@ fn a_server_of_the_node_inside_an_internal_network_is_asked() {
 }
 
 #[test]
+fn a_server_of_the_node_inside_an_internal_network_is_asked_over_tcp_where_it_wants_that() {
+    let place = place();
+    place.world.ok("network create --internal --subnet 10.6.0.0/24 inner");
+    let words = ["run", "-d", "--name", "ns", "--network", "inner,ip=10.6.0.53", "--"];
+    let serve = ["python3", "-c", SERVER, "10.6.0.53", "192.0.2.66", "short"];
+    place.world.portolan(words.into_iter().chain(serve)).ok();
+    place.ready("ns");
+    place.world.idle("--name i --network inner --dns 10.6.0.53");
+    eventually("its server answers", 10, || {
+        addresses(&place, "i", "www.example.test") == "192.0.2.66"
+    });
+    let asked = place.world.ok("logs ns");
+    assert!(asked.contains("tcp www.example.test 1 "), "{asked}");
+    let said = place.world.exec("i", "dig +noedns +short +time=8 long.example.test TXT").ok();
+    assert_eq!(said.lines().count(), 12, "{said}");
+}
+
+#[test]
 fn names_of_one_label_and_of_our_networks_never_leave() {
     let mut place = place();
     let log = outside(&mut place, "192.0.2.7", "plain");

@@ -241,3 +241,80 @@ fn replies_wait_for_room_in_a_turn() {
     assert_eq!(bench.datapath.poll_timeout(), None);
     assert_eq!(bench.drops(1), Vec::<(DropReason, u64)>::new());
 }
+
+/// A segment of a name server to the gateway, its flags and numbers as told.
+fn segment(to: u16, numbers: (u32, u32), flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut tcp = etherparse::TcpHeader::new(PORT, to, numbers.0, 4096);
+    tcp.acknowledgment_number = numbers.1;
+    (tcp.fin, tcp.syn, tcp.rst) = (flags & 1 != 0, flags & 2 != 0, flags & 4 != 0);
+    (tcp.psh, tcp.ack) = (flags & 8 != 0, flags & 16 != 0);
+    let mut frame = Vec::new();
+    packet(GATEWAY_MAC, mac(2), v4(2).into(), GATEWAY_V4.into())
+        .tcp_header(tcp)
+        .write(&mut frame, payload)
+        .unwrap();
+    frame
+}
+
+/// A bench where node 1 waits for a reply that node 2 is to give by a connection: the port it was called from, and the number
+/// it began with.
+fn called() -> (Bench, u16, u32) {
+    let mut bench = bench(Egress { internal: true, ..Egress::default() });
+    bench.apply(Command::SetNameServers { node: NodeId(1), servers: vec![v4(2).into()] });
+    let (port, query) = question_to(2, &ask(&mut bench, NAME));
+    let mut cut = reply_to(&query, 0);
+    cut[2] |= 0x02;
+    assert_eq!(bench.send(2, from_server(2, 53, port, &cut)), []);
+    let out = bench.pass_until(bench.datapath.poll_timeout().unwrap());
+    assert_eq!(receivers(&out), [2]);
+    let syn = &out[0].1;
+    assert_eq!((syn[23], syn[36..38].to_vec(), syn[47] & 0x17), (6, vec![0, 53], 2));
+    let number = u32::from_be_bytes(*syn[38..].first_chunk().unwrap());
+    (bench, u16::from_be_bytes([syn[34], syn[35]]), number)
+}
+
+#[test]
+fn a_server_on_a_network_that_refuses_the_connection_has_failed() {
+    let (mut bench, port, number) = called();
+    let out = bench.send(2, segment(port, (0, number.wrapping_add(1)), 0x14, &[]));
+    let (id, _) = told(&out);
+    assert_eq!(id, 0x4242);
+    assert_eq!(out[0].1[44] & 0x02, 0x02, "the part it has is given");
+    assert_eq!(bench.datapath.poll_timeout(), None);
+}
+
+#[test]
+fn a_server_on_a_network_that_accepts_and_says_nothing_is_given_up() {
+    let (mut bench, port, number) = called();
+    let accept = segment(port, (7000, number.wrapping_add(1)), 0x12, &[]);
+    let out = bench.send(2, accept);
+    assert_eq!(receivers(&out)[0], 2, "the question, or first the acknowledgment");
+    let mut told = Vec::new();
+    for _ in 0..100 {
+        let Some(due) = bench.datapath.poll_timeout() else { break };
+        told.extend(bench.pass_until(due).into_iter().filter(|(to, _)| *to == 1));
+    }
+    assert_eq!(told.len(), 1);
+    assert_eq!(bench.datapath.poll_timeout(), None);
+}
+
+proptest::proptest! {
+    #[test]
+    fn no_segment_of_a_server_does_harm(
+        segments in proptest::collection::vec(
+            (0u32..4, 0u32..4, 0u8..32, proptest::collection::vec(proptest::num::u8::ANY, 0..40)),
+            1..30,
+        ),
+    ) {
+        let (mut bench, port, number) = called();
+        for (sequence, acknowledged, flags, payload) in segments {
+            let numbers = (7000 + sequence, number.wrapping_add(acknowledged));
+            bench.send(2, segment(port, numbers, flags, &payload));
+        }
+        for _ in 0..200 {
+            let Some(due) = bench.datapath.poll_timeout() else { break };
+            bench.pass_until(due);
+        }
+        proptest::prop_assert_eq!(bench.datapath.poll_timeout(), None);
+    }
+}
