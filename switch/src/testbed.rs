@@ -70,6 +70,8 @@ pub struct Outside {
     pub sent: Vec<(SocketId, Outgoing, Vec<u8>)>,
     /// Who waits at a listener, whichever it is: from where, to where.
     pub callers: VecDeque<(SocketAddr, SocketAddr)>,
+    /// What the next calls fail with; all succeed behind these.
+    pub failures: VecDeque<Option<Failure>>,
     /// Connections that were reset.
     pub resets: Vec<SocketId>,
     /// Connections that are made, and what has come by them.
@@ -102,6 +104,23 @@ impl Outside {
         self.waiting.entry(socket).or_default().push_back((incoming, payload.to_vec()));
     }
 
+    /// What the next call that may fail comes to.
+    fn chance(&mut self) -> Result<(), Failure> {
+        self.failures.pop_front().flatten().map_or(Ok(()), Err)
+    }
+
+    /// As [`Outside::chance`] for a call on a socket, which is open.
+    fn used(&mut self, socket: SocketId) -> Result<(), Failure> {
+        self.assert_open(socket);
+        self.chance()
+    }
+
+    /// Nothing is asked of a socket that was closed. Those behind publications are not of our making.
+    fn assert_open(&self, socket: SocketId) {
+        let given_out = socket.0 <= self.made;
+        assert!(!given_out || self.open.contains(&socket), "{socket:?} was closed");
+    }
+
     /// Where the datagrams went, in order.
     pub fn receivers(&self) -> Vec<SocketAddr> {
         self.sent.iter().map(|(_, outgoing, _)| outgoing.to).collect()
@@ -110,21 +129,25 @@ impl Outside {
 
 impl Host for Outside {
     fn connect(&mut self, to: SocketAddr) -> Result<SocketId, Failure> {
+        self.chance()?;
         let socket = self.make();
         self.connects.push((socket, to));
         Ok(socket)
     }
 
     fn connected(&mut self, socket: SocketId) -> Result<(), Failure> {
+        self.used(socket)?;
         if self.streams.contains_key(&socket) { Ok(()) } else { Err(Failure::WouldBlock) }
     }
 
     fn accept(&mut self, _listener: SocketId) -> Result<Accepted, Failure> {
+        self.chance()?;
         let (peer, local) = self.callers.pop_front().ok_or(Failure::WouldBlock)?;
         Ok(Accepted { socket: self.make(), peer, local })
     }
 
     fn send(&mut self, socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {
+        self.used(socket)?;
         self.written.entry(socket).or_default().extend(parts.concat());
         Ok(parts.iter().map(|part| part.len()).sum())
     }
@@ -134,6 +157,7 @@ impl Host for Outside {
     }
 
     fn peek(&mut self, socket: SocketId, skip: usize, room: &mut [u8]) -> Result<usize, Failure> {
+        self.used(socket)?;
         let come = self.streams.get(&socket).and_then(|come| come.get(skip..));
         let come = come.filter(|come| !come.is_empty()).ok_or(Failure::WouldBlock)?;
         let len = come.len().min(room.len());
@@ -142,28 +166,33 @@ impl Host for Outside {
     }
 
     fn discard(&mut self, socket: SocketId, count: usize) -> Result<(), Failure> {
+        self.used(socket)?;
         self.streams.entry(socket).or_default().drain(..count);
         Ok(())
     }
 
-    fn finish(&mut self, _socket: SocketId) -> Result<(), Failure> {
-        Ok(())
+    fn finish(&mut self, socket: SocketId) -> Result<(), Failure> {
+        self.used(socket)
     }
 
     fn reset(&mut self, socket: SocketId) {
+        self.assert_open(socket);
         self.open.remove(&socket);
         self.resets.push(socket);
     }
 
     fn close(&mut self, socket: SocketId) {
+        self.assert_open(socket);
         self.open.remove(&socket);
     }
 
     fn datagrams(&mut self, _ipv6: bool) -> Result<SocketId, Failure> {
+        self.chance()?;
         Ok(self.make())
     }
 
     fn pings(&mut self, _ipv6: bool) -> Result<SocketId, Failure> {
+        self.chance()?;
         Ok(self.make())
     }
 
@@ -173,11 +202,13 @@ impl Host for Outside {
         outgoing: &Outgoing,
         payload: &[u8],
     ) -> Result<(), Failure> {
+        self.used(socket)?;
         self.sent.push((socket, *outgoing, payload.to_vec()));
         Ok(())
     }
 
     fn receive_from(&mut self, socket: SocketId, room: &mut [u8]) -> Result<Incoming, Failure> {
+        self.used(socket)?;
         let next = self.waiting.get_mut(&socket).and_then(VecDeque::pop_front);
         let (incoming, payload) = next.ok_or(Failure::WouldBlock)?;
         room[..payload.len()].copy_from_slice(&payload);
@@ -319,9 +350,18 @@ impl Bench {
 
     fn readable(&mut self, socket: SocketId) -> Vec<(u32, Vec<u8>)> {
         let ready = Ready { readable: true, ..Ready::default() };
-        self.turn(Vec::new(), |datapath, turn, now| {
-            assert!(!datapath.handle_socket(socket, ready, turn, now), "nothing is left");
-        })
+        let (out, more) = self.changed(socket, ready);
+        assert!(!more, "nothing is left");
+        out
+    }
+
+    /// Something has changed about a socket; what comes out, and whether more is to be done.
+    pub fn changed(&mut self, socket: SocketId, ready: Ready) -> (Vec<(u32, Vec<u8>)>, bool) {
+        let mut more = false;
+        let out = self.turn(Vec::new(), |datapath, turn, now| {
+            more = datapath.handle_socket(socket, ready, turn, now);
+        });
+        (out, more)
     }
 
     /// Lets `span` pass, and does what is due at its end.

@@ -15,6 +15,7 @@ use crate::testbed::{
     Bench, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, Sent, datagram, mac, packet, v4, v6,
 };
 
+mod chaos;
 mod published;
 
 const FAR_V4: Ipv4Addr = Ipv4Addr::new(192, 0, 2, 9);
