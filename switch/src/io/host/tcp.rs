@@ -33,8 +33,17 @@ const MEMINFO_WMEM_QUEUED: usize = 5;
 const OVERHEAD_PART: usize = 8;
 
 /// Room that is told at most, bytes. The sender that fills it is a guest on this machine, an instant away, so more would make
-/// nothing faster: it would only let more come at once than the ring of its port holds.
+/// nothing faster: it would only let more come at once than the ring of its port holds. It is half of [`UNSENT_MAX`], so that
+/// the kernel calls no connection writable, and so fails to tell when it is, that has less than half of this for what is
+/// unsent.
 const ROOM_MAX: usize = 256 * 1024;
+
+/// Bytes that a connection may hold unsent. What is on its way does not count, so that a long path is filled none the worse;
+/// but to somebody who does not read, a guest gets rid of no more than this and what that one's window takes.
+const UNSENT_MAX: usize = 512 * 1024;
+
+/// The request that tells how much is unsent; libc has no name for it.
+const SIOCOUTQNSD: libc::Ioctl = 0x894b;
 
 /// How a stream is peeked at.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -49,6 +58,12 @@ pub(super) enum Peeking {
 pub(super) fn prepare(socket: BorrowedFd<'_>) -> io::Result<()> {
     // The guest's TCP has decided what goes in one segment.
     set_option(socket, libc::IPPROTO_TCP, libc::TCP_NODELAY, &1)?;
+    set_option(
+        socket,
+        libc::IPPROTO_TCP,
+        libc::TCP_NOTSENT_LOWAT,
+        &c_int::try_from(UNSENT_MAX).unwrap_or(c_int::MAX),
+    )?;
     // A guest that vanished without a word leaves a connection that only this ends.
     set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
     // Urgent data stays in its place in the stream.
@@ -114,11 +129,20 @@ pub(super) fn send_room(socket: BorrowedFd<'_>) -> SendRoom {
     let payload = |bytes: usize| (bytes - bytes / OVERHEAD_PART).min(ROOM_MAX);
     let size = memory[MEMINFO_SNDBUF] as usize;
     let free = size.saturating_sub(memory[MEMINFO_WMEM_QUEUED] as usize);
-    let room = SendRoom { bytes: payload(free), buffer: payload(size) };
+    let unsent = UNSENT_MAX.saturating_sub(unsent(socket));
+    let room = SendRoom { bytes: payload(free).min(unsent), buffer: payload(size) };
     if room.bytes < room.buffer / 2 {
         events(socket, libc::POLLOUT);
     }
     room
+}
+
+/// Bytes that were taken and have not been sent yet.
+fn unsent(socket: BorrowedFd<'_>) -> usize {
+    let mut count: c_int = 0;
+    // SAFETY: the kernel writes one number, to `count`.
+    let asked = unsafe { libc::ioctl(socket.as_raw_fd(), SIOCOUTQNSD, &raw mut count) };
+    if asked == 0 { usize::try_from(count).unwrap_or(0) } else { 0 }
 }
 
 /// Looks at what lies `skip` bytes behind the oldest byte.

@@ -220,6 +220,25 @@ fn send_what_there_is_room_for(piece: usize) {
 }
 
 #[test]
+fn to_somebody_who_does_not_read_only_so_much_is_sent_ahead() {
+    let mut bench = Bench::new();
+    let (id, peer) = bench.pair(false);
+    let small: c_int = 4096;
+    set_option(peer.as_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, &small).unwrap();
+    let bytes = vec![1; 1 << 20];
+    let mut sent = 0;
+    loop {
+        let len = bench.host.send_room(id).bytes;
+        if len == 0 {
+            break;
+        }
+        assert_eq!(bench.host.send(id, &[&bytes[..len]]), Ok(len));
+        sent += len;
+    }
+    assert!(sent < (1 << 20), "{sent} bytes were taken");
+}
+
+#[test]
 fn a_full_connection_tells_when_there_is_room_again_and_its_buffer_grows() {
     let mut bench = Bench::new();
     let (id, mut peer) = bench.pair(false);
