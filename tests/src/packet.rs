@@ -102,6 +102,9 @@ impl Parts {
                     next = *frame.get(at).ok_or_else(short)?;
                     at += 8 + 8 * usize::from(*frame.get(at + 1).ok_or_else(short)?);
                 }
+                if at > end {
+                    return Err(format!("extensions that contradict {} bytes", frame.len()));
+                }
                 Ok(Parts { l4: (next != 44).then_some((at, next)), end, ..other })
             }
             _ => Ok(other),
@@ -161,7 +164,8 @@ pub fn fill_checksums(frame: &mut [u8]) {
         put(frame, parts.l3 + 10, check);
     }
     let Some((l4, protocol)) = parts.l4 else { return };
-    let Some(field) = checksum_field(protocol) else { return };
+    let fits = |field: &usize| l4 + field + 2 <= parts.end;
+    let Some(field) = checksum_field(protocol).filter(fits) else { return };
     put(frame, l4 + field, 0);
     let transport = &frame[l4..parts.end];
     let pseudo = parts.pseudo(frame, protocol, transport.len()).to_be_bytes();
@@ -184,6 +188,9 @@ pub fn make_partial(packet: &mut Packet) {
     let Ok(parts) = Parts::of(&packet.bytes) else { return };
     let Some((l4, protocol @ (TCP | UDP))) = parts.l4 else { return };
     let field = checksum_field(protocol).expect("both have one");
+    if l4 + field + 2 > parts.end {
+        return;
+    }
     let pseudo = parts.pseudo(&packet.bytes, protocol, parts.end - l4);
     put(&mut packet.bytes, l4 + field, pseudo);
     packet.offload.csum = Checksum::Partial { start: l4 as u16, offset: field as u16 };

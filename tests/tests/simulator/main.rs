@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
+mod any_bytes;
 mod churn;
 mod dns;
 mod failing;
