@@ -12,33 +12,33 @@
 //! may be for sockets.
 
 mod caller;
+mod opening;
+mod stream;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::{IpAddr, SocketAddr};
 use std::time::Duration;
 
-use portolan_dhcp::dns::forward::{self, Action, Attempt, Forwarder, Outward, Over, Servers};
+use portolan_dhcp::dns::forward::{self, Action, Attempt, Forwarder, Outward, Servers};
 use portolan_dhcp::dns::zone::Directory;
-use portolan_nat::inside::{Composed, Inside, Made, Zone};
-use portolan_nat::offload::Offload;
 use portolan_nat::packet::protocol;
-use portolan_nat::sockets::host::{Failure, Host, Outgoing, Ready, SocketId};
+use portolan_nat::sockets::host::{Failure, Ready, SocketId};
 use portolan_nat::sockets::{Limits, Sockets, Transport};
-use portolan_nat::write::{HOP_LIMIT, Header};
+use portolan_nat::write::Header;
 use rand::Rng;
 
-use crate::datapath::{host_key, network_id};
+use crate::datapath::host_key;
 use crate::headers::{ETHERNET_LEN, ethertype};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
 use crate::network::Network;
-use crate::policy::{self, Origin, Prefixes};
+use crate::policy::Prefixes;
 use crate::turn::Turn;
-use crate::uplink::Lans;
 
 use super::dns::{HEADER_LEN, PORT};
-use super::dns_tcp::{Link, MTU_MAX, Pool};
+use super::dns_tcp::Pool;
 use super::reply;
 use caller::Caller;
+use stream::Stream;
 
 /// The largest message, bytes (RFC 1035, section 4.2.2).
 const MESSAGE_MAX: usize = 65_535;
@@ -48,15 +48,6 @@ const PREFIX_LEN: usize = 2;
 
 /// Datagrams that are read from one socket in one turn.
 const READS_MAX: usize = 16;
-
-/// Where ports of the gateway's own questions begin (RFC 6335, section 6).
-const PORTS_FROM: u16 = 49_152;
-
-/// Connections to servers on networks at once: each has room for the longest message.
-const CALLS_MAX: usize = 16;
-
-/// How often a port is drawn before a question is given up.
-const DRAWS_MAX: usize = 8;
 
 /// The least time to the next try where a turn had no room: it must come round first.
 const RETRY: Duration = Duration::from_millis(1);
@@ -104,24 +95,6 @@ enum Line {
     Inside { network: NetworkId, server: IpAddr, port: u16 },
     /// By a connection on a network.
     Call { network: NetworkId, server: IpAddr, port: u16, caller: Box<Caller> },
-}
-
-/// A question on a connection.
-#[derive(Debug)]
-struct Stream {
-    socket: SocketId,
-    made: bool,
-    /// What is to be sent, its length first, and how much of it was.
-    query: Vec<u8>,
-    sent: usize,
-    /// What has come of the reply, its length first.
-    reply: Vec<u8>,
-}
-
-/// Where a node's own server is.
-enum Way {
-    Inside(NetworkId),
-    Host(SocketAddr),
 }
 
 /// What the questions on their way may touch.
@@ -437,167 +410,6 @@ impl Forwarding {
         }
     }
 
-    /// Sends a question on its way; none where that does not work.
-    fn open(
-        &mut self,
-        attempt: Attempt,
-        server: Server,
-        over: Over,
-        message: &[u8],
-        ways: &mut Ways<'_, '_, '_>,
-    ) -> Option<Line> {
-        debug_assert!(!self.lines.contains_key(&attempt), "an attempt has one line");
-        let way = match server {
-            Server::Host(server) => Way::Host(server),
-            Server::Own(node, address) => self.way_to(node, address, ways)?,
-        };
-        let server = match way {
-            Way::Host(server) => server,
-            Way::Inside(network) => {
-                let Server::Own(_, address) = server else { return None };
-                return match over {
-                    Over::Datagrams => self.send_inside(network, address, message, ways),
-                    Over::Stream => self.call_inside(network, address, message, ways),
-                };
-            }
-        };
-        if self.by_socket.len() >= self.sockets_max {
-            return None;
-        }
-        let host = &mut *ways.turn.host;
-        match over {
-            Over::Datagrams => {
-                let socket = host.datagrams(server.is_ipv6()).ok()?;
-                let outgoing = Outgoing {
-                    to: server,
-                    from: None,
-                    hop_limit: HOP_LIMIT,
-                    traffic_class: 0,
-                    dont_fragment: false,
-                    segment: None,
-                };
-                if host.send_to(socket, &outgoing, message).is_err() {
-                    host.close(socket);
-                    return None;
-                }
-                Some(Line::Datagrams { socket, server })
-            }
-            Over::Stream => {
-                let socket = host.connect(server).ok()?;
-                let prefix = u16::try_from(message.len()).ok()?.to_be_bytes();
-                let query = [&prefix[..], message].concat();
-                Some(Line::Stream(Stream {
-                    socket,
-                    made: false,
-                    query,
-                    sent: 0,
-                    reply: Vec::new(),
-                }))
-            }
-        }
-    }
-
-    /// How a node's own server is reached: on one of its networks, or as far as a packet of the node might go.
-    fn way_to(&self, node: NodeId, address: IpAddr, ways: &Ways<'_, '_, '_>) -> Option<Way> {
-        let view = ways.names.view_of(host_key(node)).map(network_id);
-        let seen: Vec<(NetworkId, &Network)> = view
-            .filter_map(|id| Some((id, ways.networks.get(id.0 as usize)?.as_deref()?)))
-            .collect();
-        let near = |(_, network): &&(NetworkId, &Network)| {
-            let gateway = network.gateway();
-            gateway.is_near(address) && !gateway.has(address)
-        };
-        if let Some((id, _)) = seen.iter().find(near) {
-            return Some(Way::Inside(*id));
-        }
-        self.upstreams.as_ref()?;
-        let reach = seen.iter().find_map(|(_, network)| {
-            let gateway = network.gateway();
-            let origin = Origin { gateway, prefixes: ways.prefixes };
-            let own = gateway.nets().next()?.addr();
-            policy::reach(&origin, own, address).ok()
-        });
-        reach.map(|address| Way::Host((address, PORT).into()))
-    }
-
-    fn send_inside(
-        &self,
-        network: NetworkId,
-        server: IpAddr,
-        message: &[u8],
-        ways: &mut Ways<'_, '_, '_>,
-    ) -> Option<Line> {
-        let zone = Zone(network.0);
-        let mut lans = Lans {
-            networks: ways.networks,
-            frames: ways.turn.frames,
-            outbox: ways.turn.outbox,
-            totals: ways.totals,
-            adrift: ways.adrift,
-        };
-        let own = lans.gateway(zone, server)?;
-        let port =
-            self.draw_port((network, Transport::Udp), own, server, ways.sockets, ways.turn.random)?;
-        let header = Header::new(own, server, protocol::UDP);
-        let len = header.len() + HEADER_LEN + message.len();
-        if lans.mtu(zone)? < len {
-            return None;
-        }
-        let made = lans.compose(zone, server, len, &mut |packet| {
-            let packet = packet.get_mut(..len)?;
-            write_datagram(packet, &header, (port, PORT), message);
-            Some(Composed { len, offload: Offload::default() })
-        });
-        (made == Made::Sent).then_some(Line::Inside { network, server, port })
-    }
-
-    /// Begins a connection to a server on a network.
-    fn call_inside(
-        &self,
-        network: NetworkId,
-        server: IpAddr,
-        message: &[u8],
-        ways: &mut Ways<'_, '_, '_>,
-    ) -> Option<Line> {
-        if self.calls.len() >= CALLS_MAX {
-            return None;
-        }
-        let lan = ways.networks.get(network.0 as usize)?.as_deref()?;
-        let own = lan.gateway().address_towards(server)?;
-        let neighbor = lan.neighbor(server)?;
-        let link = Link {
-            port: neighbor.port,
-            client_mac: neighbor.mac,
-            server_mac: lan.gateway().mac(),
-            mtu: lan.mtu().min(MTU_MAX),
-        };
-        let place = (network, Transport::Tcp);
-        let port = self.draw_port(place, own, server, ways.sockets, ways.turn.random)?;
-        let prefix = u16::try_from(message.len()).ok()?.to_be_bytes();
-        let query = [&prefix[..], message].concat();
-        let to = (server, PORT).into();
-        let caller = Caller::new(link, (own, port), to, query, ways.turn, ways.now)?;
-        Some(Line::Call { network, server, port, caller: Box::new(caller) })
-    }
-
-    /// A port of the gateway that nothing else uses towards a server.
-    fn draw_port(
-        &self,
-        (network, transport): (NetworkId, Transport),
-        own: IpAddr,
-        server: IpAddr,
-        sockets: Option<&Sockets>,
-        random: &mut dyn Rng,
-    ) -> Option<u16> {
-        (0..DRAWS_MAX).find_map(|_| {
-            let drawn = PORTS_FROM + (random.next_u32() >> 18) as u16;
-            let (inside, outside) = ((server, PORT).into(), (own, drawn).into());
-            let taken = sockets.is_some_and(|s| s.has(transport, Zone(network.0), inside, outside));
-            let free = !self.by_port.contains_key(&(network, transport, drawn));
-            (free && !taken).then_some(drawn)
-        })
-    }
-
     /// Sends replies to whom they are for, as long as the turn has room.
     fn deliver(&mut self, ways: &mut Ways<'_, '_, '_>) {
         self.retry = None;
@@ -638,46 +450,6 @@ fn write_datagram(packet: &mut [u8], header: &Header, ports: (u16, u16), payload
     datagram[6..HEADER_LEN].fill(0);
     datagram[HEADER_LEN..].copy_from_slice(payload);
     header.seal(packet, 6);
-}
-
-impl Stream {
-    /// Goes on as far as it can; the reply once it is whole.
-    fn proceed(&mut self, host: &mut dyn Host) -> Result<Option<Vec<u8>>, Failure> {
-        let waits = |failure| if failure == Failure::WouldBlock { Ok(None) } else { Err(failure) };
-        if !self.made {
-            if let Err(failure) = host.connected(self.socket) {
-                return waits(failure);
-            }
-            self.made = true;
-        }
-        while let Some(rest) = self.query.get(self.sent..).filter(|rest| !rest.is_empty()) {
-            match host.send(self.socket, &[rest]) {
-                Ok(0) => return Err(Failure::Reset),
-                Ok(sent) => self.sent += sent,
-                Err(Failure::WouldBlock) => break,
-                Err(failure) => return Err(failure),
-            }
-        }
-        loop {
-            let wanted = match self.reply.first_chunk::<PREFIX_LEN>() {
-                None => PREFIX_LEN,
-                Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
-            };
-            let held = self.reply.len();
-            if held >= PREFIX_LEN && held == wanted {
-                return Ok(Some(self.reply.split_off(PREFIX_LEN)));
-            }
-            self.reply.resize(wanted, 0);
-            let read = host.peek(self.socket, 0, &mut self.reply[held..]);
-            let count = *read.as_ref().unwrap_or(&0);
-            self.reply.truncate(held + count);
-            match read {
-                Ok(0) => return Err(Failure::Reset),
-                Ok(count) => host.discard(self.socket, count)?,
-                Err(failure) => return waits(failure),
-            }
-        }
-    }
 }
 
 #[cfg(test)]

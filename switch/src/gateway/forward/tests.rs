@@ -2,6 +2,7 @@
 
 use std::net::Ipv4Addr;
 
+use super::opening::PORTS_FROM;
 use super::*;
 use crate::command::{Command, Egress, NetworkSpec};
 use crate::drops::DropReason;
