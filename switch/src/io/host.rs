@@ -1,7 +1,7 @@
 //! The host's sockets, by system calls.
 //!
-//! Every socket is registered, edge-triggered, with the loop's poll, under a token that bears its id ([`token`]). What the
-//! loop is told of it is gathered here until the socket's turn has come ([`HostSockets::next`]), in the order in which they
+//! Every socket is registered, edge-triggered, with the loop's poll, under a token that bears its id (`token`). What the
+//! loop is told of it is gathered here until the socket's turn has come (`next`), in the order in which they
 //! became ready. An id is never given out twice: it has the place of the socket, and a number that only grows.
 //!
 //! Connections are watched for writability too. Datagram sockets are not: each datagram that leaves would be told, and
