@@ -5,7 +5,7 @@
 
 pub mod clock;
 pub mod dataplane;
-pub mod host;
+mod host;
 mod neck;
 mod options;
 pub mod packet;
