@@ -30,6 +30,15 @@ pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 /// The least time between two acknowledgements that answer segments which fit nowhere (RFC 5961, section 7).
 const CHALLENGE: Duration = Duration::from_millis(500);
 
+/// Frames that a wire of the inside holds while the switch is busy with others, less some for others; and the least that are
+/// reckoned with. What is beyond that is lost, and a loss is dear: whoever sent it hears of it late, and payload out of order
+/// is not kept. The way inside is short, so that a window of so many frames does not slow anybody down.
+pub(super) const FRAMES: u8 = 14;
+const FRAMES_MIN: u8 = 2;
+
+/// After so many batches without a loss one frame more may be on its way.
+const CALM: u8 = 32;
+
 /// How a connection stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum State {
@@ -111,6 +120,11 @@ pub(super) struct Flow {
     pub(super) expected: Seq,
     /// The end of the window that the inside knows of.
     pub(super) edge: Seq,
+    /// Bytes of a frame of the inside as they come lately, how many such frames may be on their way, and how often none was
+    /// missing since that number changed.
+    pub(super) frame: u32,
+    pub(super) frames: u8,
+    pub(super) calm: u8,
     /// The host had little room when it was last asked, and will tell when it has more.
     pub(super) narrow: bool,
     /// Bytes that wait for the end of the batch, and whether a FIN follows them.
@@ -174,6 +188,9 @@ impl Flow {
             failed: false,
             expected: Seq(0),
             edge: Seq(0),
+            frame: 0,
+            frames: FRAMES,
+            calm: 0,
             narrow: false,
             gathered: 0,
             gathered_fin: false,
@@ -216,7 +233,7 @@ impl Flow {
         let held = self.edge.beyond(self.expected);
         let mut window = held;
         if let Some(room) = room {
-            let most = u32::from(u16::MAX) << shift;
+            let most = (u32::from(u16::MAX) << shift).min(self.frames_window());
             let bytes = u32::try_from(room.bytes).unwrap_or(u32::MAX).min(most) >> shift << shift;
             // The silly window syndrome is avoided by moving the edge only in steps worth a segment (RFC 9293, section
             // 3.8.6.2.2).
@@ -232,6 +249,34 @@ impl Flow {
         // what the host has room for.
         self.edge = self.expected + window;
         (window >> shift).min(u32::from(u16::MAX)) as u16
+    }
+
+    /// Bytes that the wires of the inside hold.
+    pub(super) fn frames_window(&self) -> u32 {
+        u32::from(self.frames) * self.frame.max(u32::from(self.announced))
+    }
+
+    /// A frame came in order, with so much payload.
+    pub(super) fn frame_came(&mut self, len: u32) {
+        self.frame = self.frame - self.frame / 8 + len / 8;
+    }
+
+    /// A batch came of which nothing was missing.
+    pub(super) fn batch_came(&mut self) {
+        self.calm += 1;
+        if self.calm >= CALM {
+            self.calm = 0;
+            self.frames = (self.frames + 1).min(FRAMES);
+        }
+    }
+
+    /// Something is missing: fewer frames are to be on their way.
+    pub(super) fn frame_lost(&mut self) {
+        // All that follows the one that is missing tells the same loss.
+        if self.owed_again == 0 {
+            self.frames = (self.frames / 2).max(FRAMES_MIN);
+            self.calm = 0;
+        }
     }
 
     /// The window that was told last, as it stands now.

@@ -60,7 +60,7 @@ impl Flow {
     pub(super) fn ask_to_open(&mut self, mtu: usize, call: &mut Call<'_>) {
         self.announced = self.mss_of(mtu);
         let room = self.socket.map_or(0, |socket| call.host.send_room(socket).bytes);
-        let window = room.min(usize::from(u16::MAX)) as u16;
+        let window = self.first_window(room);
         let reply = Reply {
             seq: self.una,
             ack: Seq(0),
@@ -75,7 +75,7 @@ impl Flow {
     pub(super) fn answer(&mut self, desk: &mut Desk<'_, '_>) {
         let call = &mut *desk.call;
         let room = self.socket.map_or(0, |socket| call.host.send_room(socket).bytes);
-        let window = room.min(usize::from(u16::MAX)) as u16;
+        let window = self.first_window(room);
         // Windows of SYNs are not scaled.
         self.edge = self.edge.max(self.expected + u32::from(window));
         let reply = Reply {
@@ -86,6 +86,12 @@ impl Flow {
             options: Some((self.announced, self.scale.map(|_| SCALE))),
         };
         self.say_syn(&reply, call);
+    }
+
+    /// The window of a SYN, which is never scaled.
+    fn first_window(&self, room: usize) -> u16 {
+        let most = self.frames_window().min(u32::from(u16::MAX));
+        room.min(most as usize) as u16
     }
 
     /// Sends a SYN, the first time or again.

@@ -202,6 +202,7 @@ impl Flow {
             return Ok(Taken::NOTHING);
         }
         if segment.seq.behind(awaited) {
+            self.frame_lost();
             self.owe_again();
             return Err(Lost::NoFlow);
         }
@@ -214,6 +215,7 @@ impl Flow {
         let fresh = segment.len.saturating_sub(known);
         let len = fresh.min(window);
         self.gathered += len;
+        self.frame_came(segment.len);
         self.gathered_fin = segment.has(flag::FIN) && len == fresh;
         Ok(Taken { start: segment.payload + known as usize, len })
     }
@@ -226,6 +228,9 @@ impl Flow {
         let (gathered, fin) = (self.gathered, self.gathered_fin);
         self.gathered = 0;
         self.gathered_fin = false;
+        if gathered > 0 && self.owed_again == 0 {
+            self.batch_came();
+        }
         let truth = gathered > 0 && self.send_parts(parts, gathered, desk);
         if fin && !truth && !self.failed {
             self.take_fin(desk);

@@ -13,7 +13,7 @@ fn nothing_is_said_until_the_host_has_connected() {
     let answer = bed.connect();
     assert_eq!(answer.short(), (SYN_ACK, answer.seq, ISN.wrapping_add(1), 0));
     assert_eq!(answer.options, [2, 4, 0x05, 0xb4, 1, 3, 3, flow::SCALE]);
-    assert_eq!(answer.window, 64_000, "as far as it goes unscaled");
+    assert_eq!(answer.window, 14 * 1460, "what the inside's wire holds");
 }
 
 #[test]

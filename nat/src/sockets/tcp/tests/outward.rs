@@ -287,3 +287,55 @@ fn flows_of_one_batch_do_not_mix() {
     assert_eq!(bed.host.conns[&S].got, b"a1a2");
     assert_eq!(bed.host.conns[&two].got, b"b1b2");
 }
+
+/// What the end of the window lies behind what is acknowledged.
+fn window(ack: &Seg) -> u32 {
+    u32::from(ack.window) << flow::SCALE
+}
+
+#[test]
+fn no_more_may_be_on_its_way_than_the_wire_of_the_inside_holds_frames() {
+    let mut bed = Bed::asked(&OPTIONS);
+    bed.establish();
+    bed.conn().room = SendRoom { bytes: 4 << 20, buffer: 4 << 20 };
+    let flow = bed.tcp.flows[0].as_mut().unwrap();
+    flow.frame = 0;
+    flow.edge = flow.expected + 1460;
+    let say = |bed: &mut Bed, len: usize| {
+        let data = bed.here(ACK).with(&vec![0; len]);
+        bed.say(data).unwrap();
+        bed.seq = bed.seq.wrapping_add(len as u32);
+        window(&bed.only())
+    };
+    assert_eq!(say(&mut bed, 1460), 14 * 1460 / 256 * 256);
+    let mut last = 0;
+    for _ in 0..40 {
+        last = say(&mut bed, 14_600);
+    }
+    assert!((14 * 14_000..=14 * 14_600).contains(&last), "larger frames, as many of them: {last}");
+}
+
+#[test]
+fn fewer_frames_may_be_on_their_way_after_a_loss_and_more_again_later() {
+    let mut bed = Bed::open();
+    bed.conn().room = SendRoom { bytes: 4 << 20, buffer: 4 << 20 };
+    let start = bed.seq;
+    let at = |n: u32| seg(ACK, start.wrapping_add(n * 1000), 0).with(&[0; 1000]);
+    let ack = bed.ack;
+    let at = |n: u32| Seg { ack, ..at(n) };
+    let frames = |bed: &Bed| bed.tcp.flows[0].as_ref().unwrap().frames;
+    bed.batch(&[at(1), at(2), at(3)]);
+    assert_eq!(frames(&bed), 7, "one loss, though it is told three times");
+    bed.batch(&[at(2)]);
+    bed.batch(&[at(2)]);
+    bed.batch(&[at(2)]);
+    assert_eq!(frames(&bed), 2, "never none");
+    for n in 0..32 {
+        bed.batch(&[at(n)]);
+    }
+    assert_eq!(frames(&bed), 3);
+    for n in 32..32 * 20 {
+        bed.batch(&[at(n)]);
+    }
+    assert_eq!(frames(&bed), flow::FRAMES);
+}
