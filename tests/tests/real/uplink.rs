@@ -165,6 +165,8 @@ fn an_unreachable_host_is_told_at_once_to_tcp_and_udp() {
     {
         let code = "import socket, sys
 s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+# IP_RECVERR: Linux tells a socket that does not ask of refusals alone.
+s.setsockopt(socket.IPPROTO_IP, 11, 1)
 s.connect((sys.argv[1], int(sys.argv[2])))
 s.settimeout(10)
 s.send(b'x')
@@ -356,6 +358,13 @@ fn a_world_without_an_uplink_has_no_way_out() {
     let answers = |world: &World| world.portolan(["info", "--format", "{{.Uplink}}"]);
     eventually("the daemon answers", 30, || answers(&place.world).code == 0);
     assert_eq!(answers(&place.world).ok(), "none");
+    // The next daemon of the same keeper has no other.
+    let pid = place.world.portolan(["info", "--format", "{{.Pid}}"]).ok();
+    root(&format!("kill -9 {pid}")).ok();
+    eventually("another daemon answers", 30, || {
+        let said = place.world.portolan(["info", "--format", "{{.Restarts}} {{.Uplink}}"]);
+        said.out.trim() == "1 none"
+    });
     place.world.ok("network create app");
     let said = place.world.once("--network app", &format!("curl -s -m 5 http://{OUTSIDE}:{PORT}/"));
     assert_ne!(said.code, 0);
