@@ -27,6 +27,7 @@ mod udp;
 
 use std::cmp::Ordering;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
 
 use crate::fragment::Reassembly;
 use crate::inside::{Call, Lost, Owner, Packet, Zone};
@@ -255,7 +256,8 @@ impl Sockets {
         self.parts.handle_timeout(call);
         for listener in self.doors.due(call.now) {
             if self.ready(listener, Ready { readable: true, ..Ready::default() }, call) {
-                self.doors.stall(listener, call.now);
+                // Behind the present, so that it is another turn.
+                self.doors.stall(listener, call.now + Duration::from_nanos(1));
             }
         }
     }
