@@ -178,8 +178,6 @@ fn scene(seed: u64) -> (World, PortId, PortId) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 300, ..ProptestConfig::default() })]
-
     #[test]
     fn any_bytes_and_any_answers_keep_the_books_and_the_neighbor(
         seed: u64,
