@@ -25,8 +25,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::daemon::clock;
 use crate::daemon::log::say;
-use crate::daemon::uplink::{self, Uplink};
 use crate::daemon::place::{self, Place, Taken};
+use crate::daemon::uplink::{self, Uplink};
 use crate::namespace::channel;
 use crate::paths;
 

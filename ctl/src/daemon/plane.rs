@@ -7,8 +7,9 @@ use std::time::Duration;
 use portolan_switch::command::{Answer, Command, Event, PublicationId, Query};
 use portolan_switch::ids::PortId;
 use portolan_switch::io::{Dataplane, Door, Down, Features, Handle, Port, Up};
-use super::uplink::Uplink;
 use tokio::sync::{Notify, mpsc, oneshot};
+
+use super::uplink::Uplink;
 
 /// How long the dataplane may take over an answer: it answers between two batches.
 const ANSWER_MAX: Duration = Duration::from_secs(5);
@@ -61,10 +62,8 @@ impl Plane {
     ) -> std::io::Result<(Arc<Plane>, mpsc::UnboundedReceiver<News>)> {
         let come = Arc::new(Notify::new());
         let notify = Arc::clone(&come);
-        let handle =
-            Dataplane::spawn(seed, features, Box::new(move || notify.notify_one()))?;
-        let plane =
-            Arc::new(Plane {
+        let handle = Dataplane::spawn(seed, features, Box::new(move || notify.notify_one()))?;
+        let plane = Arc::new(Plane {
             handle,
             uplink,
             waiting: Mutex::default(),
