@@ -9,6 +9,7 @@ pub mod coalesce;
 pub mod control;
 pub mod dns;
 pub mod edge;
+pub mod fuzz;
 pub mod guest;
 pub mod host;
 pub mod model;

@@ -9,7 +9,9 @@ use std::sync::mpsc;
 use portolan_perf::{guest_address, guest_mac};
 use portolan_switch::command::{Answer, Command, Egress, NetworkSpec, PortSpec, Query};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
-use portolan_switch::io::{Dataplane, Down, Features, Handle, PacketWire, Port, RingShape, Up, packet};
+use portolan_switch::io::{
+    Dataplane, Down, Features, Handle, PacketWire, Port, RingShape, Up, packet,
+};
 
 const NETWORK: NetworkId = NetworkId(0);
 

@@ -151,10 +151,11 @@ fn the_metadata_option_opens_the_metadata_address_alone() {
 }
 
 #[test]
-fn host_access_on_an_internal_network_or_of_another_value_is_refused() {
+fn an_option_of_another_value_is_refused_by_its_name() {
     let place = Place::new();
-    for option in ["portolan.host_access=maybe", "portolan.metadata=1x", "portolan.no_such=true"] {
-        let line = place.world.portolan(["network", "create", "-o", option, "app"]).refused(1);
-        assert!(line.contains(option.split_once('=').unwrap().0), "{line}");
+    for (name, value) in [("portolan.host_access", "maybe"), ("portolan.metadata", "1x")] {
+        let option = format!("{name}={value}");
+        let line = place.world.portolan(["network", "create", "-o", &option, "app"]).refused(1);
+        assert!(line.contains(name), "{line}");
     }
 }

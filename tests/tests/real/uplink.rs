@@ -44,11 +44,23 @@ fn a_server_of_the_host_itself_is_reached_by_its_own_address() {
     }
 }
 
+/// A guest fragments such a one itself, and sends some 45 frames at once.
+#[test]
+fn datagrams_of_64_kib_come_back_as_they_went() {
+    let place = place();
+    for server in [OUTSIDE, OUTSIDE6] {
+        for len in [40_000, 65_507] {
+            let said = place.talk("n", &format!("udp-echo {server} {PORT} {len}"));
+            assert_eq!(said, len.to_string(), "{server}");
+        }
+    }
+}
+
 #[test]
 fn datagrams_of_every_size_come_back_as_they_went() {
     let place = place();
     for server in [OUTSIDE, OUTSIDE6] {
-        for len in [0, 1, 1400, 1473, 4000, 9000, 65_000, 65_507] {
+        for len in [0, 1, 1400, 1473, 4000, 9000, 20_000] {
             let said = place.talk("n", &format!("udp-echo {server} {PORT} {len}"));
             assert_eq!(said, len.to_string(), "{server}");
         }
@@ -305,7 +317,7 @@ fn all_works_without_the_conveniences_of_newer_kernels() {
     place.world.ok("network create --ipv6 app");
     place.world.idle("--name n --network app");
     transfers(&place, "n", 32);
-    for len in [0, 1400, 9000, 65_000] {
+    for len in [0, 1400, 9000, 20_000] {
         assert_eq!(place.talk("n", &format!("udp-echo {OUTSIDE} {PORT} {len}")), len.to_string());
     }
 }
