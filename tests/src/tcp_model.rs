@@ -5,6 +5,8 @@
 //! walkers and the sockets a network that loses, doubles and reorders in both directions. At the end everybody must have
 //! heard all that was said, or know that the connection was reset, and nothing may be left over.
 
+mod chance;
+mod inside;
 pub mod segment;
 pub mod walker;
 
@@ -12,21 +14,20 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use portolan_nat::inside::{
-    self, Call, Composed, Filtering, Inside, Lost, Made, Owner, PacketId, Zone,
-};
-use portolan_nat::offload::{Checksum, Offload};
+use portolan_nat::inside::{Call, Filtering, Owner, Packet as Outbound, PacketId, Zone};
 use portolan_nat::packet::Ip;
 use portolan_nat::sockets::host::{Ready, SocketId};
-use portolan_nat::sockets::{Limits, Publication, PublicationId, Sockets, Transport};
+use portolan_nat::sockets::{Limits, PublicationId, Sockets};
 use portolan_switch::ids::Time;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
-use crate::host::{Answer, Closing, HOST4, HOST6, Peer, Reading, SimHost, StreamId};
-use crate::packet::{ICMP, ICMPV6, Packet, Parts, check, ip};
+use crate::host::{Answer, HOST4, HOST6, Peer, SimHost, StreamId};
+use crate::packet::{Packet, check};
+use chance::{chance, plan_peer, plan_walker, publication};
+use inside::{Sent, Turn, damage, framed, inside_address, quoted, too_big};
 use segment::Segment;
-use walker::{Opening, Plan, Walker};
+use walker::{Opening, Walker};
 
 /// Bytes of an Ethernet header, which stands before every packet here.
 const ETHERNET: usize = 14;
@@ -63,82 +64,6 @@ enum Due {
     ToWalker(usize, Vec<u8>),
     Act(usize),
     Forget,
-}
-
-/// One packet to the inside, as the sockets made it.
-struct Sent {
-    to: IpAddr,
-    bytes: Vec<u8>,
-    offload: Offload,
-}
-
-struct Turn<'t> {
-    batch: &'t [Packet],
-    sent: Vec<Sent>,
-    room: usize,
-    no_room: u32,
-    random: ChaCha8Rng,
-    lost: Vec<Lost>,
-}
-
-impl Inside for Turn<'_> {
-    fn bytes(&self, packet: PacketId) -> &[u8] {
-        &self.batch[usize::from(packet.0)].bytes
-    }
-
-    fn mtu(&self, zone: Zone) -> Option<usize> {
-        (zone == ZONE).then_some(MTU)
-    }
-
-    fn gateway(&self, _zone: Zone, to: IpAddr) -> Option<IpAddr> {
-        Some(inside_address(to.is_ipv6(), 1))
-    }
-
-    fn compose(
-        &mut self,
-        zone: Zone,
-        to: IpAddr,
-        max: usize,
-        write: &mut dyn FnMut(&mut [u8]) -> Option<Composed>,
-    ) -> Made {
-        assert_eq!(zone, ZONE);
-        let refused = self.no_room > 0 && self.random.random_ratio(self.no_room, 1000);
-        if max > self.room || refused {
-            return Made::NoRoom;
-        }
-        let mut bytes = vec![0xa5; max];
-        let Some(Composed { len, offload }) = write(&mut bytes) else { return Made::Nothing };
-        bytes.truncate(len);
-        self.room -= len;
-        self.sent.push(Sent { to, bytes, offload });
-        Made::Sent
-    }
-
-    fn lost(&mut self, _zone: Zone, _to: IpAddr, why: Lost, _packets: u64) {
-        self.lost.push(why);
-    }
-}
-
-fn inside_address(ipv6: bool, host: u8) -> IpAddr {
-    if ipv6 {
-        Ipv6Addr::new(0xfd00, 1, 0, 0, 0, 0, 0, u16::from(host)).into()
-    } else {
-        Ipv4Addr::new(10, 1, 0, host).into()
-    }
-}
-
-/// A frame as the independent parsers want it: an Ethernet header before the packet, offsets shifted by it.
-fn framed(sent: &Sent) -> Packet {
-    let ethertype: [u8; 2] = if sent.to.is_ipv6() { [0x86, 0xdd] } else { [8, 0] };
-    let mut packet = Packet::from([&[0; 12][..], &ethertype, &sent.bytes].concat());
-    packet.offload = sent.offload;
-    if let Checksum::Partial { start, .. } = &mut packet.offload.csum {
-        *start += ETHERNET as u16;
-    }
-    if let Some(gso) = &mut packet.offload.gso {
-        gso.hdr_len += ETHERNET as u16;
-    }
-    packet
 }
 
 /// A connection of the lab: its inside end, and where its outside end is found.
@@ -216,21 +141,6 @@ impl Pair {
     }
 }
 
-fn chance(random: &mut ChaCha8Rng, of: u32) -> bool {
-    random.random_ratio(1, of)
-}
-
-fn noise(random: &mut ChaCha8Rng, max: usize) -> Vec<u8> {
-    let len = match random.random_range(0..4) {
-        0 => 0,
-        1 => random.random_range(1..100),
-        _ => random.random_range(1..max),
-    };
-    let mut bytes = vec![0; len];
-    random.fill_bytes(&mut bytes);
-    bytes
-}
-
 impl Lab {
     /// A lab of chance, with its connections begun.
     pub fn new(seed: u64) -> Lab {
@@ -296,25 +206,7 @@ impl Lab {
         };
         let closes_first = random.random::<bool>();
         let peer = plan_peer(random, closes_first, opening == Opening::Active);
-        let scale = chance(random, 2).then(|| random.random_range(0..15));
-        let buffer_max = if scale.is_some_and(|shift| shift > 2) { 250_000 } else { 65_535 };
-        let buffer: usize = random.random_range(1_000..=buffer_max);
-        // A scale by which the buffer itself is nothing would be the walker's own fault.
-        let scale = scale.map(|shift| shift.min(buffer.ilog2() as u8 - 2));
-        let plan = Plan {
-            opening,
-            say: noise(random, 100_000),
-            closes_first,
-            resets_at: chance(random, 10).then(|| random.random_range(0..100_000)),
-            silent_at: chance(random, 20).then(|| random.random_range(0..100_000)),
-            buffer,
-            mss: (!chance(random, 8)).then(|| random.random_range(88..=1440)),
-            scale,
-            superframes: random.random::<bool>(),
-            strays: chance(random, 3),
-            // Where nobody knows of the connection any more, it would begin another one.
-            stray_syns: peer.resets_at.is_none(),
-        };
+        let plan = plan_walker(random, opening, closes_first, &peer);
         let local = SocketAddr::new(inside_address(ipv6, 2), 2000 + number);
         let outside: IpAddr = if ipv6 {
             Ipv6Addr::new(0x2001, 0xdb8, 9, 0, 0, 0, 0, 1).into()
@@ -598,7 +490,7 @@ impl Lab {
 fn outbound(sockets: &mut Sockets, batch: &[Packet], call: &mut Call<'_>) {
     for (number, packet) in (0..).zip(batch) {
         let Some(ip) = Ip::of(&packet.bytes, ETHERNET) else { continue };
-        let packet = inside::Packet {
+        let packet = Outbound {
             id: PacketId(number),
             ip,
             offload: packet.offload,
@@ -613,95 +505,8 @@ fn outbound(sockets: &mut Sockets, batch: &[Packet], call: &mut Call<'_>) {
     }
 }
 
-/// The inside's end that an ICMP error is about.
-fn quoted(frame: &[u8]) -> Option<SocketAddr> {
-    let parts = Parts::of(frame).ok()?;
-    let (l4, _) = parts.l4?;
-    let inner = [&frame[..12], &frame[12..14], frame.get(l4 + 8..)?].concat();
-    let ip = Ip::of(&inner, ETHERNET)?;
-    let port = inner.get(ip.l4..ip.l4 + 2)?;
-    Some(SocketAddr::new(ip.src, u16::from_be_bytes([port[0], port[1]])))
-}
-
-/// What a router inside, or the receiver, says of a packet that is too large for it.
-fn too_big(frame: &[u8], mtu: u16) -> Packet {
-    let parts = Parts::of(frame).expect("read before");
-    let (src, dst) = parts.addresses(frame).expect("read before");
-    let mac = |last| portolan_switch::ids::MacAddr([2, 0, 0, 0, 0, last]);
-    let (protocol, kind) = if dst.is_ipv4() { (ICMP, [3, 4]) } else { (ICMPV6, [2, 0]) };
-    let quote = &frame[ETHERNET..frame.len().min(ETHERNET + 100)];
-    let message = [&kind[..], &[0; 4], &mtu.to_be_bytes(), quote].concat();
-    Packet::from(ip((mac(2), dst), (mac(1), src), protocol, &message))
-}
-
-/// Some byte behind the IP header changes on the way: the checksum must tell.
-fn damage(packet: &mut Packet, random: &mut ChaCha8Rng) {
-    if packet.offload != Offload::default() {
-        return;
-    }
-    let Ok(Parts { l4: Some((l4, _)), end, .. }) = Parts::of(&packet.bytes) else { return };
-    let at = random.random_range(l4..end);
-    packet.bytes[at] ^= 1 << random.random_range(0..8);
-}
-
 fn tell(frame: &[u8]) -> String {
     let Some((from, to, s)) = Segment::read(frame) else { return "no TCP".to_owned() };
     let Segment { seq, ack, flags, window, .. } = s;
     format!("{from} {to} {flags:#04x} seq {seq} ack {ack} window {window} len {}", s.payload.len())
-}
-
-fn publication(number: u16, local: SocketAddr) -> Publication {
-    let (v4, v6) = match local.ip() {
-        IpAddr::V4(v4) => (Some(v4), None),
-        IpAddr::V6(v6) => (None, Some(v6)),
-    };
-    Publication {
-        id: PublicationId(u32::from(number)),
-        transport: Transport::Tcp,
-        zone: ZONE,
-        owner: Owner(1),
-        host_port: local.port(),
-        node_port: local.port(),
-        count: 1,
-        v4,
-        v6,
-        near: Vec::new(),
-    }
-}
-
-fn plan_peer(random: &mut ChaCha8Rng, other_closes_first: bool, asked: bool) -> Peer {
-    let answer = match random.random_range(0..20) {
-        0 if asked => Answer::Refuse,
-        1 if asked => Answer::NetUnreachable,
-        2 if asked => Answer::HostUnreachable,
-        3 if asked => Answer::Never,
-        _ => Answer::Accept,
-    };
-    let reading = if chance(random, 4) {
-        let every = Duration::from_millis(random.random_range(1..300));
-        Reading::Slowly { bytes: random.random_range(500..20_000), every }
-    } else {
-        Reading::AtOnce
-    };
-    let closing = if other_closes_first && random.random::<bool>() {
-        Closing::AfterTheOther
-    } else {
-        Closing::WhenSaid
-    };
-    let echoes = closing == Closing::AfterTheOther && random.random::<bool>();
-    Peer {
-        answer,
-        after: Duration::from_millis(if chance(random, 4) {
-            random.random_range(0..3000)
-        } else {
-            0
-        }),
-        say: if echoes { Vec::new() } else { noise(random, 100_000) },
-        echoes,
-        reading,
-        closing,
-        resets_at: chance(random, 12).then(|| random.random_range(0..100_000)),
-        buffer: random.random_range(2_000..200_000),
-        delay: Duration::from_micros(random.random_range(20..50_000)),
-    }
 }

@@ -9,16 +9,16 @@
 //! All chance comes from one seed, so a seed replays a run to the last byte: [`World::trace`] is a hash of all that
 //! happened. The seed is printed when a run fails.
 
+mod books;
+mod sockets;
+
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use portolan_nat::sockets::host::{Ready, SocketId};
-use portolan_switch::command::{
-    Answer, Command, Event, FdbRow, PortCounters, PublicationId, Query,
-};
+use portolan_switch::command::{Command, Event};
 use portolan_switch::datapath::Datapath;
-use portolan_switch::drops::{DropCounts, DropReason};
+use portolan_switch::drops::DropReason;
 use portolan_switch::frame::{Frame, FrameIdx, FrameTable, HEADROOM};
 use portolan_switch::ids::{NetworkId, PortId, Time};
 use portolan_switch::outbox::Outbox;
@@ -530,21 +530,6 @@ impl World {
         self.datapath.count_drop(port, reason, frames);
     }
 
-    /// Tells the switch of the host's sockets, as the IO edge does: what has changed, and what was not done in one turn.
-    fn poll_sockets(&mut self) {
-        self.host.advance(self.now);
-        let mut news = std::mem::take(&mut self.again);
-        news.extend(self.host.ready());
-        for (socket, ready) in news {
-            self.note(b'!', PortId(socket.0 as u32), &[]);
-            let more =
-                self.turn(|datapath, turn, now| datapath.handle_socket(socket, ready, turn, now));
-            if more {
-                self.again.push((socket, ready));
-            }
-        }
-    }
-
     /// One turn without frames of its own.
     fn turn<R>(&mut self, step: impl FnOnce(&mut Datapath, &mut Turn<'_, '_>, Time) -> R) -> R {
         let mut arena = vec![0xa5; ARENA];
@@ -562,13 +547,6 @@ impl World {
         let sent = self.datapath.totals().sent - before.sent;
         self.flush(&[], &mut table, &mut outbox, sent);
         result
-    }
-
-    /// Puts a socket of the host behind a publication, as the control side does: a listener, or one for datagrams.
-    pub fn open_door(&mut self, id: PublicationId, local: SocketAddr, udp: bool) -> SocketId {
-        let socket = if udp { self.host.bind(local) } else { self.host.listen(local) };
-        self.datapath.listen(id, socket, local);
-        socket
     }
 
     fn poll_timers(&mut self) {
@@ -603,43 +581,5 @@ impl World {
     /// The events since the last call.
     pub fn events(&mut self) -> Vec<Event> {
         std::mem::take(&mut self.events)
-    }
-
-    /// The counters of a network's ports, and what ports had dropped that have left.
-    pub fn counters(&self, network: NetworkId) -> (Vec<PortCounters>, DropCounts) {
-        match self.datapath.query(&Query::Counters(network), self.now) {
-            Answer::Counters { ports, departed } => (ports, departed),
-            other => panic!("no counters: {other:?}"),
-        }
-    }
-
-    /// What a port has dropped, by name.
-    pub fn drops(&self, port: PortId) -> Vec<(DropReason, u64)> {
-        let network = self.model.network_of(port).expect("attached");
-        let (ports, _) = self.counters(network);
-        let of_port = ports.into_iter().find(|counters| counters.port == port).expect("attached");
-        of_port.drops.nonzero().collect()
-    }
-
-    /// What all ports of all networks have dropped, by port and name.
-    pub fn all_drops(&self) -> Vec<(PortId, DropReason, u64)> {
-        let ports = self.model.ports.keys();
-        ports
-            .flat_map(|port| self.drops(*port).into_iter().map(|(why, n)| (*port, why, n)))
-            .collect()
-    }
-
-    /// All stations of a network.
-    pub fn stations(&self, network: NetworkId) -> Vec<FdbRow> {
-        let mut stations: Vec<FdbRow> = Vec::new();
-        loop {
-            let after = stations.last().map(|row| (row.vlan, row.mac));
-            let query = Query::Fdb { network, after, limit: usize::MAX };
-            match self.datapath.query(&query, self.now) {
-                Answer::Fdb(rows) if rows.is_empty() => return stations,
-                Answer::Fdb(rows) => stations.extend(rows),
-                other => panic!("no stations: {other:?}"),
-            }
-        }
     }
 }

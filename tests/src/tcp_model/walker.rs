@@ -5,6 +5,9 @@
 //!
 //! Places in the streams are counted from 0 (the SYN) on, and made sequence numbers of only at the edge.
 
+mod judge;
+mod plan;
+
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
@@ -15,46 +18,7 @@ use rand_chacha::ChaCha8Rng;
 
 use super::segment::{ACK, CWR, ECE, FIN, PSH, RST, SYN, Segment};
 use crate::packet::Packet;
-
-/// How it opens its connection.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Opening {
-    /// By a SYN of its own.
-    Active,
-    /// It waits for one.
-    Passive,
-    /// It sends one, but only once it has seen that of the other side, as if the two had met on the way.
-    Simultaneous,
-    /// It refuses whoever comes.
-    Refusing,
-}
-
-/// What it is to do.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    /// How it begins.
-    pub opening: Opening,
-    /// What it says.
-    pub say: Vec<u8>,
-    /// Whether it closes once it has said all; else after the other side.
-    pub closes_first: bool,
-    /// Resets the connection once it has said and heard so many bytes.
-    pub resets_at: Option<u64>,
-    /// Falls silent for good once it has said and heard so many bytes.
-    pub silent_at: Option<u64>,
-    /// Bytes it takes before it reads.
-    pub buffer: usize,
-    /// The largest segment it says it takes; none where it does not say.
-    pub mss: Option<u16>,
-    /// By how much it scales windows; none where it does not offer to.
-    pub scale: Option<u8>,
-    /// Whether it sends superframes.
-    pub superframes: bool,
-    /// Whether it sends segments that nobody should take.
-    pub strays: bool,
-    /// And SYNs among them.
-    pub stray_syns: bool,
-}
+pub use plan::{Opening, Plan};
 
 /// How it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -415,49 +379,6 @@ impl Walker {
             _ => (segment.seq, segment.payload) = (segment.seq.wrapping_sub(1 << 29), vec![2; 9]),
         }
         segment
-    }
-
-    /// Judges a segment as the other side sends it, whether or not it will arrive. The window's end may go back only where the
-    /// host takes less than it promised.
-    pub fn judge(&mut self, segment: &Segment, may_shrink: bool) {
-        let who = (self.local, self.remote);
-        assert!(
-            segment.payload.len() <= self.mss(),
-            "{who:?}: more than its MSS of {}",
-            self.mss()
-        );
-        if segment.has(SYN) {
-            let (_, scale) = segment.offers();
-            let asked = !segment.has(ACK) || self.plan.scale.is_some();
-            assert!(scale.is_none_or(|_| asked), "{who:?}: a scale that nobody asked for");
-            assert!(!segment.has(ECE | CWR) || !segment.has(ACK), "{who:?}: ECN is not agreed to");
-        }
-        let Some(irs) = self.irs.filter(|_| !segment.has(SYN | RST)) else { return };
-        let at = place(segment.seq, irs, self.expected());
-        let to = at + segment.payload.len() as i64;
-        // One byte may knock at a window that is shut.
-        let edge = self.edge as i64 + i64::from(segment.payload.len() == 1);
-        assert!(
-            to <= edge.max(self.edge as i64),
-            "{who:?}: {to} is beyond the window's end {edge}"
-        );
-        if !segment.has(ACK) {
-            panic!("{who:?}: without an acknowledgement: {segment:?}");
-        }
-        let ack = place(segment.ack, self.isn, self.seen_ack.max(self.una));
-        assert!(ack >= 0 && ack as u64 <= self.nxt, "{who:?}: {ack} of {} acknowledged", self.nxt);
-        let ack = ack as u64;
-        assert!(ack >= self.seen_ack, "{who:?}: acknowledges {ack} after {}", self.seen_ack);
-        let shift = if self.scales { self.peer_scale } else { 0 };
-        let edge = ack + (u64::from(segment.window) << shift);
-        let slack = (1 << shift) - 1;
-        assert!(
-            may_shrink || edge + slack >= self.seen_edge,
-            "{who:?}: the window's end goes back from {} to {edge}",
-            self.seen_edge
-        );
-        self.seen_ack = ack;
-        self.seen_edge = if may_shrink { edge } else { self.seen_edge.max(edge) };
     }
 
     /// The other side, or somebody on the way, says that there is no way.
