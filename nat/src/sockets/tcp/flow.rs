@@ -127,6 +127,8 @@ pub(super) struct Flow {
     pub(super) calm: u8,
     /// The host had little room when it was last asked, and will tell when it has more.
     pub(super) narrow: bool,
+    /// The end of all payload that has come, whether it was taken or not.
+    pub(super) farthest: Seq,
     /// Bytes that wait for the end of the batch, and whether a FIN follows them.
     pub(super) gathered: u32,
     pub(super) gathered_fin: bool,
@@ -188,6 +190,7 @@ impl Flow {
             failed: false,
             expected: Seq(0),
             edge: Seq(0),
+            farthest: Seq(0),
             frame: 0,
             frames: FRAMES,
             calm: 0,
@@ -245,10 +248,23 @@ impl Flow {
                 window = bytes.min(held);
             }
         }
+        // Where something is missing, all behind it is as well, since it was not kept. Whoever may send what is new would do so
+        // to find out, and lose that, too, and with it the only sign of a loss that he goes by.
+        let missing = self.missing();
+        if missing > 0 {
+            window = window.min(missing);
+            self.edge = self.expected + window;
+            return window.div_ceil(1 << shift).min(u32::from(u16::MAX)) as u16;
+        }
         // Rounded down, and yet what was promised holds: rounded up, the end would creep on with every acknowledgement, beyond
         // what the host has room for.
         self.edge = self.expected + window;
         (window >> shift).min(u32::from(u16::MAX)) as u16
+    }
+
+    /// Bytes that have come once and must come again.
+    pub(super) fn missing(&self) -> u32 {
+        self.farthest.beyond(self.awaited())
     }
 
     /// Bytes that the wires of the inside hold.

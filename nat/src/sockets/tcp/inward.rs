@@ -27,7 +27,7 @@ const SEGMENTS_MAX: usize = 1024;
 const RESTART_SEGMENTS: u32 = 4;
 
 /// Acknowledgements of the same that tell a loss (RFC 5681, section 3.2).
-const REPEATS: u8 = 3;
+pub(super) const REPEATS: u8 = 3;
 
 /// Retransmissions in vain until the connection is given up (Linux: tcp_retries2).
 pub(super) const TRIES: u8 = 15;

@@ -13,7 +13,7 @@ use crate::sockets::host::{Failure, Ready};
 use crate::write::Header;
 
 use super::flow::{Fate, Flow, SCALE, State, Wait};
-use super::inward::{More, PACKET_MAX};
+use super::inward::{More, PACKET_MAX, REPEATS};
 use super::segment::{HEADER_LEN, Key, Reply, Segment, flag, headers_len, reset_for};
 use super::sequence::Seq;
 
@@ -42,6 +42,7 @@ impl Flow {
     pub(super) fn take_syn(&mut self, segment: &Segment, mtu: usize) {
         self.expected = segment.seq + 1;
         self.edge = self.expected;
+        self.farthest = self.expected;
         self.scale = segment.scale;
         self.announced = self.mss_of(mtu);
         let ipv4 = self.key.inside.is_ipv4();
@@ -186,7 +187,11 @@ impl Flow {
             let before = self.edge;
             let window = self.fresh_window(false, desk.call);
             if self.edge.behind(before) {
-                self.reply(flag::ACK, self.next, window, desk.call);
+                // Where something is missing, this asks for it.
+                let count = if self.missing() > 0 { 1 + REPEATS } else { 1 };
+                for _ in 0..count {
+                    self.reply(flag::ACK, self.next, window, desk.call);
+                }
             }
         }
         match self.pump(desk) {

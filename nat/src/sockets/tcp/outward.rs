@@ -11,6 +11,7 @@ use crate::sockets::Desk;
 use crate::sockets::host::Failure;
 
 use super::flow::{Fate, Flow, State, TIME_WAIT, Wait};
+use super::inward::REPEATS;
 use super::segment::{Segment, flag, reset_for};
 use super::sequence::Seq;
 
@@ -203,7 +204,12 @@ impl Flow {
         }
         if segment.seq.behind(awaited) {
             self.frame_lost();
-            self.owe_again();
+            self.farthest = self.farthest.max(segment.seq + segment.len.min(window));
+            // A superframe stands for several segments, and so does its answer.
+            let segments = segment.len.div_ceil(u32::from(self.announced)).clamp(1, REPEATS.into());
+            for _ in 0..segments {
+                self.owe_again();
+            }
             return Err(Lost::NoFlow);
         }
         let known = awaited - segment.seq;
@@ -216,6 +222,7 @@ impl Flow {
         let len = fresh.min(window);
         self.gathered += len;
         self.frame_came(segment.len);
+        self.farthest = self.farthest.max(self.awaited());
         self.gathered_fin = segment.has(flag::FIN) && len == fresh;
         Ok(Taken { start: segment.payload + known as usize, len })
     }
@@ -237,9 +244,13 @@ impl Flow {
         }
         self.discard(desk);
         self.owed |= truth;
-        let again = std::mem::take(&mut self.owed_again);
+        let mut again = std::mem::take(&mut self.owed_again);
         if self.owed || again > 0 {
-            self.fresh_window(truth, desk.call);
+            let window = self.fresh_window(truth, desk.call);
+            if truth && window > 0 {
+                // What the host did not take is to come again at once, not when its sender has waited for long enough.
+                again = again.max(REPEATS);
+            }
         }
         // What is sent anyhow acknowledges, too.
         if self.pump_on(desk) == Fate::Over {

@@ -326,6 +326,15 @@ impl Bed {
         heard.remove(0)
     }
 
+    /// The same segment that was said four times: an acknowledgement that asks for what is missing.
+    fn asked_again(&mut self) -> Seg {
+        let mut heard = self.heard();
+        assert_eq!(heard.len(), 4, "once, and three times again: {heard:?}");
+        heard.dedup();
+        assert_eq!(heard.len(), 1, "all are alike: {heard:?}");
+        heard.remove(0)
+    }
+
     fn silent(&mut self) {
         assert_eq!(self.heard(), [], "nothing is said");
     }

@@ -61,7 +61,7 @@ fn what_is_out_of_order_is_answered_at_once_each_time_and_not_kept() {
 }
 
 #[test]
-fn a_short_write_is_acknowledged_as_far_as_it_went_and_the_window_tells_the_truth() {
+fn a_short_write_is_acknowledged_as_far_as_it_went_and_the_rest_asked_for() {
     let mut bed = Bed::open();
     bed.conn().sends.push_back(Ok(1200));
     bed.conn().room.bytes = 300;
@@ -69,13 +69,17 @@ fn a_short_write_is_acknowledged_as_far_as_it_went_and_the_window_tells_the_trut
     let start = bed.seq;
     let all = bed.here(ACK | PSH).with(&data);
     bed.say(all).unwrap();
-    let ack = bed.only();
+    let ack = bed.asked_again();
     assert_eq!((ack.ack, ack.window), (start.wrapping_add(1200), 1), "one step of 256 bytes");
     bed.conn().room.bytes = 64_000;
     let again = seg(ACK, start, bed.ack).with(&data);
     bed.say(again).unwrap();
-    assert_eq!(bed.conn().got.len(), 1200 + 256, "no more than the window said");
-    assert_eq!(bed.conn().got, data[..1456]);
+    assert_eq!(bed.conn().got, data[..1456], "no more than the window said");
+    // The rest of what has come once is all that the window is open for, in steps of 256 bytes.
+    assert_eq!(bed.only().window, 7);
+    let rest = seg(ACK, start.wrapping_add(1456), bed.ack).with(&data[1456..]);
+    bed.say(rest).unwrap();
+    assert_eq!(bed.conn().got, data);
     assert_eq!(bed.only().window, 250);
 }
 
@@ -85,7 +89,7 @@ fn a_socket_that_takes_nothing_closes_the_window_and_opens_it_when_it_is_writabl
         let mut bed = Bed::open();
         bed.conn().sends.push_back(Err(failure));
         bed.conn().room.bytes = 0;
-        let all = bed.here(ACK).with(b"abc");
+        let all = bed.here(ACK).with(&bytes(3000));
         bed.say(all.clone()).unwrap();
         let ack = bed.only();
         assert_eq!((ack.ack, ack.window), (bed.seq, 0));
@@ -98,10 +102,10 @@ fn a_socket_that_takes_nothing_closes_the_window_and_opens_it_when_it_is_writabl
         bed.silent();
         bed.conn().room.bytes = 2048;
         bed.writable();
-        let update = bed.only();
+        let update = bed.asked_again();
         assert_eq!((update.short(), update.window), ((ACK, bed.ack, bed.seq, 0), 8));
         bed.say(all).unwrap();
-        assert_eq!(bed.conn().got, b"abc");
+        assert_eq!(bed.conn().got, bytes(2048));
     }
 }
 
@@ -110,13 +114,32 @@ fn a_window_asked_for_is_told_as_it_is_by_then() {
     let mut bed = Bed::open();
     bed.conn().sends.push_back(Err(Failure::WouldBlock));
     bed.conn().room.bytes = 0;
-    let all = bed.here(ACK).with(b"abc");
+    let all = bed.here(ACK).with(&bytes(25_600));
     bed.say(all).unwrap();
     assert_eq!(bed.only().window, 0);
     bed.conn().room.bytes = 64_000;
     let probe = seg(ACK, bed.seq.wrapping_sub(1), bed.ack);
     bed.say(probe).unwrap();
+    assert_eq!(bed.only().window, 100);
+}
+
+#[test]
+fn nothing_new_is_let_come_while_something_is_missing() {
+    let mut bed = Bed::open();
+    let (start, ack) = (bed.seq, bed.ack);
+    let part = |at: u32, len: usize| seg(ACK, start.wrapping_add(at), ack).with(&vec![0; len]);
+    assert_eq!(bed.say(part(2560, 2560)), Err(Lost::NoFlow));
+    let asks = bed.heard();
+    // A superframe stands for two segments here.
+    assert_eq!(asks.len(), 2);
+    assert!(asks.iter().all(|asks| asks.ack == start && asks.window == 5120 / 256));
+    bed.say(part(0, 2560)).unwrap();
+    assert_eq!(bed.only().window, 2560 / 256);
+    bed.say(part(2560, 2560)).unwrap();
     assert_eq!(bed.only().window, 250);
+    // Of a long one, no more than it takes to be believed.
+    assert_eq!(bed.say(part(10_000, 30_000)), Err(Lost::NoFlow));
+    assert_eq!(bed.heard().len(), 3);
 }
 
 #[test]
@@ -135,11 +158,12 @@ fn the_end_of_the_window_never_moves_back_while_the_socket_takes_all() {
 #[test]
 fn the_window_grows_by_steps_worth_a_segment() {
     let mut bed = Bed::open();
-    bed.conn().sends.push_back(Ok(1));
     bed.conn().room.bytes = 0;
-    bed.say(seg(ACK, bed.seq, bed.ack).with(b"ab")).unwrap();
+    // The window is used up.
+    let full = bed.here(ACK).with(&bytes(64_000));
+    bed.say(full).unwrap();
     assert_eq!(bed.only().window, 0);
-    bed.seq = bed.seq.wrapping_add(1);
+    bed.seq = bed.seq.wrapping_add(64_000);
     for (room, window) in [(256, None), (1459, None), (1536, Some(6))] {
         bed.conn().room.bytes = room;
         bed.writable();
@@ -147,9 +171,12 @@ fn the_window_grows_by_steps_worth_a_segment() {
     }
     // Of a small buffer, half of it is worth as much.
     bed.conn().room = SendRoom { bytes: 0, buffer: 1024 };
-    bed.conn().sends.push_back(Err(Failure::WouldBlock));
-    bed.say(seg(ACK, bed.seq, bed.ack).with(b"b")).unwrap();
+    let full = bed.here(ACK).with(&bytes(1536));
+    bed.say(full).unwrap();
     assert_eq!(bed.only().window, 0);
+    bed.conn().room.bytes = 511;
+    bed.writable();
+    bed.silent();
     bed.conn().room.bytes = 512;
     bed.writable();
     assert_eq!(bed.only().window, 2);
