@@ -20,6 +20,7 @@ use crate::inside::{Inside, Lost, Made, Owner, Zone};
 use crate::time::Time;
 
 use super::host::{Failure, SocketId};
+use super::parcel::FAILED_MAX;
 use super::roles::{DoorPlace, Role, Roles};
 use super::tcp::Tcp;
 use super::udp::Udp;
@@ -139,11 +140,15 @@ impl Doors {
         desk: &mut Desk<'_, '_>,
     ) -> bool {
         let Some(door) = self.doors.get(&place.publication) else { return false };
+        let mut failed = 0;
         for _ in 0..ACCEPTS_MAX {
             let accepted = match desk.call.host.accept(listener) {
                 Ok(accepted) => accepted,
                 // He has gone again before he was let in.
-                Err(Failure::Reset) => continue,
+                Err(Failure::Reset) if failed < FAILED_MAX => {
+                    failed += 1;
+                    continue;
+                }
                 Err(Failure::WouldBlock) => return false,
                 Err(_) => {
                     self.stall(listener, desk.call.now + RETRY);
@@ -174,7 +179,7 @@ impl Doors {
     ) -> bool {
         let Some(door) = self.doors.get(&place.publication) else { return false };
         let publication = &door.publication;
-        let mut bytes = 0;
+        let (mut bytes, mut failed) = (0, 0);
         for _ in 0..RECEIVES_MAX {
             if bytes >= RECEIVED_BYTES_MAX {
                 break;
@@ -182,8 +187,12 @@ impl Doors {
             let incoming = match desk.call.host.receive_from(socket, &mut self.scratch) {
                 Ok(incoming) => incoming,
                 Err(Failure::WouldBlock) => return false,
+                Err(_) if failed == FAILED_MAX => return false,
                 // The error of a datagram sent before; what has come lies behind it.
-                Err(_) => continue,
+                Err(_) => {
+                    failed += 1;
+                    continue;
+                }
             };
             let Some(payload) = self.scratch.get(..incoming.len) else { continue };
             bytes += payload.len();

@@ -1,4 +1,4 @@
-//! What datagrams and echo have in common on their way to the inside.
+//! What all that comes by sockets without connections has in common on its way to the inside.
 
 use std::net::IpAddr;
 

@@ -173,8 +173,8 @@ fn a_publication_of_the_same_handle_leaves_the_sockets_and_tells_whether_it_lead
 fn a_listener_is_left_for_another_turn_after_so_many() {
     let (mut doors, mut roles) = standing(Transport::Tcp);
     let mut bed = Bed::new();
-    let gone = Err(Failure::Reset);
-    bed.host.accepts = std::iter::repeat_n(gone, ACCEPTS_MAX + 1).collect();
+    bed.rooms.absent = vec![address("10.0.0.2")];
+    bed.host.accepts = (0..=ACCEPTS_MAX as u64).map(arrival).collect();
     assert!(accept(&mut doors, &mut roles, &mut bed));
     assert_eq!(bed.host.accepts.len(), 1);
     assert!(!accept(&mut doors, &mut roles, &mut bed));
@@ -221,6 +221,18 @@ fn a_listener_whose_clients_find_no_descriptor_is_tried_again_later() {
     accept(&mut doors, &mut roles, &mut bed);
     doors.unpublish(ID, &mut roles);
     assert_eq!(doors.next_timeout(), None, "what has ended is not tried again");
+}
+
+#[test]
+fn who_has_gone_again_hides_nobody_and_a_listener_that_only_fails_is_left_alone() {
+    let (mut doors, mut roles) = standing(Transport::Tcp);
+    let mut bed = Bed::new();
+    bed.host.accepts = [Err(Failure::Reset), arrival(1)].into();
+    assert!(!accept(&mut doors, &mut roles, &mut bed));
+    assert!(bed.host.accepts.is_empty());
+    bed.host.accepts = vec![Err(Failure::Reset); 1000].into();
+    assert!(!accept(&mut doors, &mut roles, &mut bed));
+    assert_eq!(doors.next_timeout(), Some(bed.now + RETRY));
 }
 
 #[test]
@@ -271,6 +283,33 @@ fn datagrams_are_taken_as_far_as_a_turn_has_room_for_them() {
     assert_eq!(taken(RECEIVES_MAX + 1, 0), (RECEIVES_MAX, true));
     assert_eq!(taken(10, 30_000), (3, true));
     assert_eq!(taken(2, 65_507), (2, true));
+}
+
+#[test]
+fn a_failed_reception_hides_nothing_that_lies_behind_it_and_does_not_spin() {
+    let (mut doors, mut roles) = standing(Transport::Udp);
+    let mut udp = Udp::new(Limits::default(), 1);
+    let mut bed = Bed::new();
+    let incoming = Incoming {
+        from: socket("192.0.2.9:1000"),
+        to: address("192.0.2.1"),
+        len: 1,
+        hop_limit: None,
+        traffic_class: 0,
+        segment: None,
+        truncated: false,
+    };
+    bed.host.receptions = [Failure::Refused, Failure::HostUnreachable].into();
+    bed.host.arrive(LISTENER, incoming, b"x");
+    let mut receive = |bed: &mut Bed| {
+        let mut call = bed.call();
+        let desk = &mut Desk { call: &mut call, roles: &mut roles };
+        doors.receive(LISTENER, place(8081), &mut udp, desk)
+    };
+    assert!(!receive(&mut bed));
+    assert_eq!(bed.made().len(), 1);
+    bed.host.receptions = vec![Failure::Other(9); 1000].into();
+    assert!(!receive(&mut bed), "a socket that only fails is left until it has news");
 }
 
 #[test]
