@@ -119,6 +119,10 @@ pub trait Inside {
     /// The address by which the zone's gateway speaks to `to`; none where it has none of that family.
     fn gateway(&self, zone: Zone, to: IpAddr) -> Option<IpAddr>;
 
+    /// Whether somebody beyond the gateway may have an address: it is of no network, and none that no packet of the zone could
+    /// ever go to. Whoever speaks unasked by another one would be taken for somebody he is not.
+    fn is_beyond(&self, zone: Zone, address: IpAddr) -> bool;
+
     /// Makes a packet to `to`. `write` is given room of `max` bytes that may hold anything, sets every byte of the packet from
     /// the IP header on, and says how much it took; it declines with none. It is called at most once.
     fn compose(

@@ -208,6 +208,14 @@ impl Inside for Rooms {
         Some(if to.is_ipv4() { address("10.0.0.1") } else { address("fd00::1") })
     }
 
+    fn is_beyond(&self, _zone: Zone, address: IpAddr) -> bool {
+        let inside = match address {
+            IpAddr::V4(v4) => v4.octets()[..3] == [10, 0, 0],
+            IpAddr::V6(v6) => v6.segments()[..4] == [0xfd00, 0, 0, 0],
+        };
+        !inside && !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
+    }
+
     fn compose(
         &mut self,
         zone: Zone,

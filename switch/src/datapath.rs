@@ -247,6 +247,7 @@ impl Datapath {
         let sockets = self.shared.sockets.as_mut()?;
         let mut lans = Lans {
             networks: &mut self.networks,
+            prefixes: &self.prefixes,
             frames: turn.frames,
             outbox: turn.outbox,
             totals: &mut self.shared.totals,

@@ -100,20 +100,26 @@ pub fn reach(origin: &Origin<'_>, src: IpAddr, dst: IpAddr) -> Result<IpAddr, Dr
     if dst == METADATA_V4 || dst == METADATA_V6 {
         return if egress.metadata { Ok(dst) } else { Err(DropReason::ForbiddenMetadata) };
     }
-    if let Some(reason) = forbidden(dst) {
+    beyond(origin, dst).map(|()| dst)
+}
+
+/// Whether an address lies beyond the gateway, and may be that of somebody there. Else why not.
+pub fn beyond(origin: &Origin<'_>, address: IpAddr) -> Result<(), DropReason> {
+    if let Some(reason) = forbidden(address) {
         return Err(reason);
     }
-    if origin.gateway.is_near(dst) {
+    if origin.gateway.is_near(address) {
         return Err(DropReason::NoRoute);
     }
-    let in_disguise = match dst {
+    let in_disguise = match address {
         IpAddr::V4(_) => None,
         IpAddr::V6(v6) => embedded(v6).map(IpAddr::V4),
     };
-    if [Some(dst), in_disguise].into_iter().flatten().any(|dst| origin.prefixes.contain(dst)) {
+    let mut meant = [Some(address), in_disguise].into_iter().flatten();
+    if meant.any(|address| origin.prefixes.contain(address)) {
         return Err(DropReason::OtherNetwork);
     }
-    Ok(dst)
+    Ok(())
 }
 
 /// By what name an address is never reached, whatever a network opens.

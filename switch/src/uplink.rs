@@ -17,10 +17,12 @@ use crate::ids::NetworkId;
 use crate::network::Network;
 use crate::offload;
 use crate::outbox::Outbox;
+use crate::policy::{self, Origin, Prefixes};
 
 /// All networks, and where frames to them are made and put.
 pub(crate) struct Lans<'l, 'f> {
     pub(crate) networks: &'l mut [Option<Box<Network>>],
+    pub(crate) prefixes: &'l Prefixes,
     pub(crate) frames: &'l mut FrameTable<'f>,
     pub(crate) outbox: &'l mut Outbox,
     pub(crate) totals: &'l mut Totals,
@@ -49,6 +51,13 @@ impl Inside for Lans<'_, '_> {
 
     fn gateway(&self, zone: Zone, to: IpAddr) -> Option<IpAddr> {
         self.network(zone)?.gateway().address_towards(to)
+    }
+
+    fn is_beyond(&self, zone: Zone, address: IpAddr) -> bool {
+        self.network(zone).is_some_and(|network| {
+            let origin = Origin { gateway: network.gateway(), prefixes: self.prefixes };
+            policy::beyond(&origin, address).is_ok()
+        })
     }
 
     fn compose(

@@ -1,7 +1,5 @@
 //! What a sender inside is told of a packet that went no further.
 
-use std::net::IpAddr;
-
 use crate::icmp_error::{Error, Reason};
 use crate::inside::{Inside, Lost, Packet, PacketId, Zone};
 use crate::write::Header;
@@ -96,7 +94,7 @@ pub(super) fn report(
     let from = match complaint.from {
         // The inside may know the destination by another address.
         Some(from) if from == complaint.to.ip() => Some(header.dst),
-        Some(from) if from.is_ipv4() == ipv4 && is_somebody(from) => Some(from),
+        Some(from) if from.is_ipv4() == ipv4 && inside.is_beyond(zone, from) => Some(from),
         _ => inside.gateway(zone, header.src),
     };
     let reason = Reason::Reported { kind: complaint.kind, mtu: complaint.mtu };
@@ -104,9 +102,4 @@ pub(super) fn report(
     if let Some(error) = error {
         error.send(zone, inside);
     }
-}
-
-/// Whether the inside can take an address for that of a router.
-fn is_somebody(address: IpAddr) -> bool {
-    !address.is_loopback() && !address.is_unspecified() && !address.is_multicast()
 }

@@ -51,7 +51,11 @@ impl Bed {
         let mut arena = vec![0xaa; arena];
         let mut frames = FrameTable::new(&mut arena);
         let Bed { networks, outbox, totals, adrift } = self;
-        step(&mut Lans { networks, frames: &mut frames, outbox, totals, adrift })
+        let mut prefixes = Prefixes::default();
+        let nets = ["10.0.0.1/16", "fd00::1/64", "10.9.0.1/24"].map(|net| net.parse().unwrap());
+        prefixes.add(nets.into_iter());
+        let (prefixes, frames) = (&prefixes, &mut frames);
+        step(&mut Lans { networks, prefixes, frames, outbox, totals, adrift })
     }
 
     fn drops(&self) -> Vec<(DropReason, u64)> {
@@ -70,6 +74,25 @@ fn sevens(len: usize, offload: Offload) -> impl FnMut(&mut [u8]) -> Option<Compo
         room[..len].fill(7);
         Some(Composed { len, offload })
     }
+}
+
+#[test]
+fn nobody_beyond_has_an_address_of_a_network_or_one_that_is_never_reached() {
+    let beyond =
+        |address: &str| Bed::new().with(0, |lans| lans.is_beyond(ZONE, address.parse().unwrap()));
+    for address in ["192.0.2.1", "10.1.0.1", "2001:db8::1", "fd01::1"] {
+        assert!(beyond(address), "{address}");
+    }
+    for address in ["10.0.0.1", "10.0.3.7", "10.9.0.7", "fd00::1", "64:ff9b::10.9.0.7"] {
+        assert!(!beyond(address), "{address}");
+    }
+    for address in ["127.0.0.1", "0.0.0.0", "169.254.1.1", "224.0.0.1", "255.255.255.255"] {
+        assert!(!beyond(address), "{address}");
+    }
+    for address in ["::1", "::", "fe80::1", "ff02::1", "::ffff:192.0.2.1"] {
+        assert!(!beyond(address), "{address}");
+    }
+    assert!(!Bed::new().with(0, |lans| lans.is_beyond(Zone(1), v4(1).into())), "no such network");
 }
 
 #[test]

@@ -41,6 +41,13 @@ impl Inside for Turn<'_> {
         Some(inside_address(to.is_ipv6(), 1))
     }
 
+    fn is_beyond(&self, _zone: Zone, address: IpAddr) -> bool {
+        match address {
+            IpAddr::V4(v4) => v4.octets()[..3] != [10, 1, 0],
+            IpAddr::V6(v6) => v6.segments()[..4] != [0xfd00, 1, 0, 0],
+        }
+    }
+
     fn compose(
         &mut self,
         zone: Zone,

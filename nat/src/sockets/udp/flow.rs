@@ -69,23 +69,19 @@ impl Mapping {
         self.brief &= remote.asked == 1 && ONE_QUESTION.contains(&reach.port());
     }
 
-    /// Something comes from `from`: whom the inside knows that as. None where it is not let in.
-    pub(super) fn lets_in(&mut self, from: SocketAddr) -> Option<SocketAddr> {
-        let Some(remote) = self.remotes.find_mut(from, self.filtering) else {
-            let anybody = self.filtering == Filtering::EndpointIndependent;
-            return Some(from).filter(|from| anybody && is_elsewhere(from.ip()));
-        };
+    /// Something comes from `from`: whom the inside knows that as. None where nothing was sent that it answers.
+    pub(super) fn asked(&mut self, from: SocketAddr) -> Option<SocketAddr> {
+        let remote = self.remotes.find_mut(from, self.filtering)?;
         remote.answered = remote.answered.saturating_add(1);
         self.brief &= remote.answered == 1;
         self.answered = true;
         Some(SocketAddr::new(remote.shown, from.port()))
     }
-}
 
-/// Whether an address may be that of somebody on another machine who sends unasked.
-fn is_elsewhere(address: IpAddr) -> bool {
-    let nobody = address.is_loopback() || address.is_unspecified() || address.is_multicast();
-    !nobody && address != IpAddr::from([255; 4])
+    /// Whether somebody may send unasked.
+    pub(super) fn is_open(&self) -> bool {
+        self.filtering == Filtering::EndpointIndependent
+    }
 }
 
 /// Somebody of the outside who came by a published port.

@@ -32,8 +32,8 @@ enum Came {
     Lost(Lost, usize),
     /// It could not be read, which need not be so of the next.
     Failed,
-    /// It must be cut: where to, and its segments.
-    Large(Label, Option<u16>),
+    /// It must be cut, or comes from somebody who was not asked: where to, and its segments.
+    Apart(Label, Option<u16>),
 }
 
 impl Came {
@@ -54,7 +54,7 @@ impl Udp {
                 Came::Failed => failed += 1,
                 Came::NoRoom => return true,
                 Came::Taken(len) | Came::Lost(_, len) => bytes += len,
-                Came::Large(..) => bytes += self.spare.len(),
+                Came::Apart(..) => bytes += self.spare.len(),
             }
             if bytes >= TAKEN_BYTES_MAX {
                 return true;
@@ -76,7 +76,7 @@ impl Udp {
         } else {
             (IPV6_LEN + UDP_LEN, PAYLOAD_MAX_V6)
         };
-        let mut came = Came::Nothing;
+        let (mut came, mut unasked) = (Came::Nothing, false);
         let spare = &mut self.spare;
         let made = inside.compose(zone, inside_at.ip(), front + most, &mut |room| {
             let space = room.get_mut(front..)?;
@@ -87,16 +87,18 @@ impl Udp {
             if incoming.truncated {
                 return None;
             }
-            let Some(shown) = mapping.lets_in(incoming.from) else {
+            let asked = mapping.asked(incoming.from);
+            unasked = asked.is_none();
+            if unasked && !mapping.is_open() {
                 came = Came::Lost(Lost::Filtered, len);
                 return None;
-            };
-            let label = Label::between(shown, inside_at, &incoming)?;
+            }
+            let label = Label::between(asked.unwrap_or(incoming.from), inside_at, &incoming)?;
             let segment = incoming.segment.filter(|size| *size > 0 && usize::from(*size) < len);
-            if front + segment.map_or(len, usize::from) > mtu {
+            if unasked || front + segment.map_or(len, usize::from) > mtu {
                 spare.clear();
                 spare.extend_from_slice(&space[..len]);
-                came = Came::Large(label, segment);
+                came = Came::Apart(label, segment);
                 return None;
             }
             let composed = label.write(len, segment, room)?;
@@ -108,15 +110,21 @@ impl Udp {
             Made::NoRoom => return Came::NoRoom,
             Made::NoNeighbor => came = waste(*host, socket, most, &mut self.spare),
         }
+        if let Came::Apart(label, _) = &came
+            && unasked
+            && !inside.is_beyond(zone, label.header.src)
+        {
+            came = Came::Lost(Lost::Filtered, self.spare.len());
+        }
         match &came {
-            Came::Taken(_) | Came::Large(..) => {
+            Came::Taken(_) | Came::Apart(..) => {
                 let now = *now;
                 self.used(number, now);
             }
             Came::Lost(why, _) => inside.lost(zone, inside_at.ip(), *why, 1),
             Came::Nothing | Came::NoRoom | Came::Failed => {}
         }
-        if let Came::Large(label, segment) = &came {
+        if let Came::Apart(label, segment) = &came {
             let payload = std::mem::take(&mut self.spare);
             deliver(zone, label, *segment, &payload, desk);
             self.spare = payload;

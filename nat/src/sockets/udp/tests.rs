@@ -218,12 +218,14 @@ fn who_may_send_is_what_the_filter_says() {
 }
 
 #[test]
-fn nobody_sends_unasked_from_an_address_that_is_only_the_hosts_own() {
+fn nobody_sends_unasked_from_an_address_that_is_the_hosts_own_or_lies_inside() {
     let mut net = Net::new();
     let packet = net.bed.packet(udp(socket(NODE), socket(FAR), b"x"));
     net.out(Packet { filtering: Filtering::EndpointIndependent, ..packet }).unwrap();
-    for from in ["127.0.0.1:9", "0.0.0.0:9", "224.0.0.1:9"] {
+    for from in ["127.0.0.1:9", "0.0.0.0:9", "224.0.0.1:9", "10.0.0.1:9", "10.0.0.3:9"] {
         net.come(FIRST, from, b"y");
+        let lost = net.bed.rooms.lost.pop();
+        assert_eq!(lost, Some((ZONE, address("10.0.0.2"), Lost::Filtered, 1)), "{from}");
     }
     assert_eq!(net.bed.made(), []);
 }

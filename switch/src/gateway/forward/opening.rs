@@ -126,6 +126,7 @@ impl Forwarding {
         let zone = Zone(network.0);
         let mut lans = Lans {
             networks: ways.networks,
+            prefixes: ways.prefixes,
             frames: ways.turn.frames,
             outbox: ways.turn.outbox,
             totals: ways.totals,
