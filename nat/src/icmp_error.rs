@@ -41,6 +41,8 @@ pub enum Reason {
     Prohibited,
     /// It has taken as many hops as it may.
     HopLimit,
+    /// Its parts did not all come in time.
+    Reassembly,
     /// It is larger than the way takes and must not be cut: the largest packet, bytes.
     TooBig(u32),
     /// What somebody else reported, in the words of the packet's own family.
@@ -63,12 +65,14 @@ impl Reason {
             (Reason::TooBig(_), true) => [3, 4],
             (Reason::Prohibited, true) => [3, 13],
             (Reason::HopLimit, true) => [11, 0],
+            (Reason::Reassembly, true) => [11, 1],
             (Reason::Net, false) => [1, 0],
             (Reason::Prohibited, false) => [1, 1],
             (Reason::Host, false) => [1, 3],
             (Reason::Port, false) => [1, 4],
             (Reason::TooBig(_), false) => [2, 0],
             (Reason::HopLimit, false) => [3, 0],
+            (Reason::Reassembly, false) => [3, 1],
             (Reason::Protocol, false) => [4, 1],
             (Reason::Reported { kind: (kind, code), .. }, _) => [kind, code],
         };

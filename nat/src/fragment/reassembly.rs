@@ -2,7 +2,7 @@
 //!
 //! Theory of operation. Parts are kept apart until the last of them has come, in order of where they lie, so that a part far
 //! behind costs no more than it carries. Two that overlap spoil the packet (RFC 5722), with all that still come of it: nobody
-//! honest sends such. The same part again changes nothing. What is kept counts against its owner, who loses its own oldest
+//! honest sends such. The same part again changes nothing. Whose packet does not become whole in time is told. What is kept counts against its owner, who loses its own oldest
 //! packet when it has too much, and against all, where whoever has most does.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use foldhash::fast::FixedState;
 
+use crate::icmp_error::{Error, Reason};
 use crate::inside::{Call, Inside, Lost, Owner, Packet, Zone};
 use crate::packet::Ip;
 use crate::time::Time;
@@ -121,7 +122,8 @@ impl Reassembly {
         }
         added?;
         if complete {
-            return self.remove(number).and_then(Held::whole).map(Some).ok_or(Lost::Fragment);
+            let held = self.remove(number);
+            return held.and_then(|held| held.packet(&held.parts)).map(Some).ok_or(Lost::Fragment);
         }
         self.make_room(key.owner, number, call.inside)
     }
@@ -136,6 +138,9 @@ impl Reassembly {
         while let Some((at, number)) = self.due.first().copied()
             && at <= call.now
         {
+            if let Some(held) = self.held.get(&number) {
+                held.tell(call.inside);
+            }
             self.give_up(number, call.inside);
         }
     }
@@ -287,12 +292,23 @@ impl Held {
         !self.spoiled && self.len == Some(have)
     }
 
-    /// The packet.
-    fn whole(self) -> Option<Whole> {
-        let (first, bytes) = self.first?;
-        let first = Ip { l3: 0, ..first };
-        let mut bytes = header(&first, &bytes, self.key.protocol, self.len?)?;
-        for (_, data) in &self.parts {
+    /// Tells the sender that not all came in time, where the part is there that says whose packet it was.
+    fn tell(&self, inside: &mut dyn Inside) {
+        let Some(own) = inside.gateway(self.key.zone, self.key.src) else { return };
+        let start = self.parts.get(..1).and_then(|first| self.packet(first));
+        let error =
+            start.and_then(|start| Error::about(&start.ip, &start.bytes, own, Reason::Reassembly));
+        if let Some(error) = error {
+            error.send(self.key.zone, inside);
+        }
+    }
+
+    /// The packet that these parts make, the first of all in front.
+    fn packet(&self, parts: &[(usize, Vec<u8>)]) -> Option<Whole> {
+        let (first, head) = self.first.as_ref()?;
+        let len = parts.iter().map(|(_, data)| data.len()).sum();
+        let mut bytes = header(&Ip { l3: 0, ..*first }, head, self.key.protocol, len)?;
+        for (_, data) in parts {
             bytes.extend_from_slice(data);
         }
         let ip = Ip::of(&bytes, 0)?;

@@ -307,6 +307,26 @@ fn what_does_not_come_in_time_is_given_up() {
     assert!(net.parts.is_clear());
 }
 
+/// RFC 792; RFC 8200, section 4.5.
+#[test]
+fn whose_packet_does_not_become_whole_in_time_is_told_where_its_first_part_came() {
+    for (v4, kind) in [(true, [11, 1]), (false, [3, 1])] {
+        let mut net = Net::new();
+        let (whole, made) = cut(v4, 9, 3000, 1280);
+        net.take(made[0].clone()).unwrap();
+        net.take(made[1].clone()).unwrap();
+        net.take(part(v4, 10, 8, true, &[1; 8])).unwrap();
+        net.timeout(60);
+        assert_eq!(net.lost(), 3);
+        let error = net.bed.only();
+        let message = error.transport();
+        assert_eq!((error.to, &message[..2]), (ends(v4).0.ip(), &kind[..]));
+        let (quote, addresses) = (&message[8..], if v4 { 12 } else { 8 });
+        assert_eq!(quote[addresses..], whole[addresses..quote.len()]);
+        assert!(quote.len() > 500);
+    }
+}
+
 #[test]
 fn a_packet_of_too_many_parts_is_refused() {
     let mut net = Net::new();
