@@ -49,6 +49,11 @@ impl Keeping {
         self.tell(&ToKeeper::Hold { key: key.into(), note }, descriptors);
     }
 
+    /// Has the keeper hand this over in place of the former note, if it still holds anything under that key.
+    pub fn note(&self, key: &str, note: String) {
+        self.tell(&ToKeeper::Note { key: key.into(), note }, &[]);
+    }
+
     /// Has the keeper close what it holds under these keys.
     pub fn release(&self, keys: Vec<String>) {
         self.tell(&ToKeeper::Release(keys), &[]);

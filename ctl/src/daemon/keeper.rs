@@ -84,6 +84,13 @@ pub enum ToKeeper {
         /// The keeper does not look into it.
         note: String,
     },
+    /// From now on this comes back with what is held under `key`; nothing where nothing is.
+    Note {
+        /// As it was held.
+        key: String,
+        /// In place of the former one.
+        note: String,
+    },
     /// Close these, and then the descriptors of this message: whoever waits at their other ends knows by that.
     Release(Vec<String>),
     /// The daemon serves.
@@ -259,6 +266,11 @@ impl Keeper {
         match message {
             ToKeeper::Hold { key, note } if self.held.len() < HELD_MAX => {
                 self.held.insert(key, Held { note, descriptors });
+            }
+            ToKeeper::Note { key, note } => {
+                if let Some(held) = self.held.get_mut(&key) {
+                    held.note = note;
+                }
             }
             ToKeeper::Release(keys) => {
                 for key in keys {

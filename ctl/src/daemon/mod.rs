@@ -12,6 +12,7 @@ pub mod clock;
 mod doors;
 mod doorway;
 pub mod events;
+mod growth;
 pub mod held;
 mod holder;
 pub mod host;
@@ -46,6 +47,7 @@ use self::events::Events;
 use self::held::Keeping;
 use self::keeper::DaemonOptions;
 use self::plane::{Opening, Plane};
+use self::wires::WireNote;
 
 pub use self::start::serve;
 
@@ -79,14 +81,17 @@ struct Control {
     /// The keeper's keys of the doors of each mapping.
     doors: BTreeMap<u32, Vec<String>>,
     last_port: u32,
+    ring_budget: growth::Budget,
 }
 
 /// A wire that the dataplane serves.
 struct LiveWire {
     port: PortId,
     netlink: Arc<OwnedFd>,
-    ifindex: u32,
+    note: WireNote,
     watch: AbortHandle,
+    /// Held while its port is out of the dataplane's hands, or is taken from it for good.
+    taking: Arc<Mutex<()>>,
 }
 
 /// A node whose process is watched; none where it is known by its namespace alone.

@@ -21,6 +21,8 @@ pub enum News {
     Event(Event),
     /// The port's wire is gone.
     Died(PortId, String),
+    /// The port's ring was too small for what came.
+    Overflowed(PortId),
     /// A published port's socket could not be served, and is closed.
     Unserved(String),
     /// So many events were lost.
@@ -114,11 +116,20 @@ impl Plane {
         }
     }
 
-    /// Takes a port back.
+    /// Takes a port back. It is open, and nobody else takes it.
     pub async fn close(&self, id: PortId) -> Option<Port> {
+        self.take(id, Down::Close(id)).await
+    }
+
+    /// As [`Plane::close`], for the caller to open it again soon: it is sent to meanwhile.
+    pub async fn pause(&self, id: PortId) -> Option<Port> {
+        self.take(id, Down::Pause(id)).await
+    }
+
+    async fn take(&self, id: PortId, message: Down) -> Option<Port> {
         let (give, get) = oneshot::channel();
         self.waiting().ports.insert(id, give);
-        self.down(Down::Close(id)).await;
+        self.down(message).await;
         get.await.ok()
     }
 
@@ -150,6 +161,7 @@ impl Plane {
         match up {
             Up::Event(event) => Some(News::Event(event)),
             Up::Died { port, error } => Some(News::Died(port, error)),
+            Up::Overflowed(port) => Some(News::Overflowed(port)),
             Up::Lost(count) => Some(News::Lost(count)),
             Up::Unlistened(id) => {
                 if let Some(give) = self.waiting().unlistened.remove(&id) {

@@ -13,6 +13,7 @@ use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Mutex, watch};
 
 use super::events::Events;
+use super::growth::Budget;
 use super::held::{Inheritance, Keeping};
 use super::keeper::{self, DaemonOptions};
 use super::nodes::{self, has_ended, node_key};
@@ -102,6 +103,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         nodes: BTreeMap::new(),
         doors: BTreeMap::new(),
         last_port: 0,
+        ring_budget: Budget::of_host(),
     };
     let log = options.log.clone();
     let daemon = Arc::new(Daemon {
@@ -143,6 +145,10 @@ async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
                 // Each waits for a moment, and many may die at once.
                 let daemon = Arc::clone(&daemon);
                 tokio::spawn(async move { daemon.port_died(port, &why).await });
+            }
+            News::Overflowed(port) => {
+                let daemon = Arc::clone(&daemon);
+                tokio::spawn(async move { daemon.grow(port).await });
             }
             News::Unserved(why) => say(format_args!("a published port is not served: {why}")),
             News::Lost(count) => say(format_args!("{count} events of the dataplane were lost")),

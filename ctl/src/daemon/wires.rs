@@ -28,8 +28,15 @@ const END_SETTLES: std::time::Duration = std::time::Duration::from_millis(100);
 /// What an heir needs to know about the descriptors of a wire.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct WireNote {
-    ifindex: u32,
-    shape: RingShape,
+    pub(super) ifindex: u32,
+    pub(super) shape: RingShape,
+}
+
+impl WireNote {
+    /// As the keeper holds it.
+    pub(super) fn text(self) -> String {
+        serde_json::to_string(&self).expect("numbers serialize")
+    }
 }
 
 /// A wire that is made, and not served yet.
@@ -182,14 +189,13 @@ impl Daemon {
         made: MadeWire,
     ) -> (PortId, Port) {
         let MadeWire { endpoint, port, netlink, note } = made;
-        let ifindex = note.ifindex;
-        let note = serde_json::to_string(&note).expect("numbers serialize");
-        self.keeping.hold(&wire_key(endpoint), note, &[port.socket(), netlink.as_fd()]);
+        self.keeping.hold(&wire_key(endpoint), note.text(), &[port.socket(), netlink.as_fd()]);
         let id = control.next_port();
         new.wired(endpoint, Some(id));
         let netlink = Arc::new(netlink);
         let watch = self.watch_link(endpoint, Arc::clone(&netlink));
-        control.wires.insert(endpoint, LiveWire { port: id, netlink, ifindex, watch });
+        let taking = Arc::default();
+        control.wires.insert(endpoint, LiveWire { port: id, netlink, note, watch, taking });
         (id, Port::Packet(port))
     }
 
@@ -204,17 +210,18 @@ impl Daemon {
         let gone: Vec<LiveWire> =
             endpoints.iter().filter_map(|id| control.wires.remove(id)).collect();
         self.keeping.release(endpoints.iter().copied().map(wire_key).collect());
-        let ports: Vec<PortId> = gone.iter().map(|wire| wire.port).collect();
+        let ports: Vec<_> = gone.iter().map(|wire| (wire.port, Arc::clone(&wire.taking))).collect();
         let cut = tokio::task::spawn_blocking(move || {
             for wire in gone {
                 wire.watch.abort();
                 // It may have gone by itself, which is the same.
-                let _ = delete_link_unanswered(wire.netlink.as_fd(), wire.ifindex);
+                let _ = delete_link_unanswered(wire.netlink.as_fd(), wire.note.ifindex);
             }
         });
         let plane = Arc::clone(&self.plane);
         tokio::spawn(async move {
-            for id in ports {
+            for (id, taking) in ports {
+                let _whole = taking.lock().await;
                 let port = plane.close(id).await;
                 tokio::task::spawn_blocking(move || drop(port));
             }

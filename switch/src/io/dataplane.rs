@@ -11,6 +11,9 @@
 //! Sockets of publications come from the control side ([`Down::Listen`]) and are closed when it says so; all others the core
 //! opens and closes itself.
 //!
+//! A port whose ring overflowed is told of ([`Up::Overflowed`]), so that the control side may pause it and give it a larger one.
+//! It is sent to meanwhile; only what it sends waits in vain.
+//!
 //! A port whose descriptor reports an error is served to the end of its ring first; then it is asked whether its device is
 //! gone or merely down. The kernel reports a device's end once, as it goes down, and only later forgets it: so a port that
 //! was down is asked again, ever more seldom and for two seconds or so. A device that goes after a longer time down is seen by
@@ -58,6 +61,10 @@ const RECHECK_FIRST: Duration = Duration::from_millis(2);
 /// Nor does it take longer than this from one time to the next: then the device is merely down.
 const RECHECK_LAST: Duration = Duration::from_millis(1024);
 
+/// How long nothing more is told of a port's overflows once one was: the control side could do no more than it does, or its
+/// means are used up and may be free again later.
+const OVERFLOW_QUIET: Duration = Duration::from_secs(10);
+
 /// The token of the waker; no port has it.
 const WAKER: Token = Token(usize::MAX);
 
@@ -70,6 +77,8 @@ struct Rx {
     suspect: bool,
     /// Its death was told.
     dead: bool,
+    /// Until when its overflows are not told.
+    quiet_until: Option<Time>,
 }
 
 /// A port whose device was down when it was asked, and is asked again.
@@ -206,6 +215,7 @@ impl Dataplane {
             match self.neck.take() {
                 None => break,
                 Some(Down::Open(id, port)) => self.open(id, port),
+                Some(Down::Pause(id)) => self.pause(id),
                 Some(Down::Close(id)) => self.close(id),
                 Some(Down::Listen(id, doors)) => self.listen(id, doors),
                 Some(Down::Unlisten(id)) => self.unlisten(id),
@@ -221,25 +231,28 @@ impl Dataplane {
     }
 
     fn open(&mut self, id: PortId, mut port: Port) {
-        let lost = port.take_lost();
-        if lost > 0 {
-            self.core.count_drop(id, DropReason::Restart, u64::from(lost));
-        }
-        let registry = self.poll.registry();
-        let token = Token(id.0 as usize);
-        let registered =
-            registry.register(&mut SourceFd(&port.raw_fd()), token, Interest::READABLE);
         let at = id.0 as usize;
         if self.rx.len() <= at {
             self.rx.resize_with(at + 1, || None);
             self.tx.resize_with(at + 1, || None);
         }
         assert!(self.rx[at].is_none(), "port {at} is open");
+        let resumed = self.tx[at].is_some();
+        let lost = port.take_lost();
+        if lost > 0 {
+            let reason = if resumed { DropReason::RingOverflow } else { DropReason::Restart };
+            self.core.count_drop(id, reason, u64::from(lost));
+        }
+        let registry = self.poll.registry();
+        let token = Token(id.0 as usize);
+        let registered =
+            registry.register(&mut SourceFd(&port.raw_fd()), token, Interest::READABLE);
         self.tx[at] = Some(port.sender(self.uso));
-        self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead: registered.is_err() });
+        let dead = registered.is_err();
+        self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead, quiet_until: None });
         match registered {
-            // What an heir finds in the ring is not reported as new.
-            Ok(()) => self.note_ready(id, false),
+            // What an heir finds in the ring is not reported as new; nor is what happened to a device in a pause.
+            Ok(()) => self.note_ready(id, resumed),
             Err(error) => self
                 .neck
                 .hand_up(Up::Died { port: id, error: format!("watching the wire: {error}") }),
@@ -247,9 +260,13 @@ impl Dataplane {
     }
 
     fn close(&mut self, id: PortId) {
+        self.pause(id);
+        self.tx[id.0 as usize] = None;
+    }
+
+    fn pause(&mut self, id: PortId) {
         let rx = self.rx.get_mut(id.0 as usize).and_then(Option::take);
         let rx = rx.unwrap_or_else(|| panic!("port {} is not open", id.0));
-        self.tx[id.0 as usize] = None;
         // Fails only where registering failed; the descriptor then is in no set to be taken out of.
         let _ = self.poll.registry().deregister(&mut SourceFd(&rx.port.raw_fd()));
         self.ready.retain(|other| *other != id);
@@ -310,6 +327,10 @@ impl Dataplane {
         }
         if received.overflow > 0 {
             self.core.count_drop(id, DropReason::RingOverflow, u64::from(received.overflow));
+            if rx.quiet_until.is_none_or(|until| until <= now) {
+                rx.quiet_until = Some(now + OVERFLOW_QUIET);
+                self.neck.hand_up(Up::Overflowed(id));
+            }
         }
         let mut turn = Turn {
             frames: &mut frames,
@@ -343,7 +364,7 @@ impl Dataplane {
         }
         if gone {
             rx.dead = true;
-            self.neck.hand_up(Up::Died { port: id, error: "the wire's device is gone".to_owned() });
+            self.neck.hand_up(Up::Died { port: id, error: "its device is gone".to_owned() });
         }
     }
 

@@ -32,6 +32,8 @@ const KEPT_MAX: usize = 256;
 pub enum Down {
     /// The port is served from now on. Attach it by [`Command::AttachPort`] first: until then its frames are dropped.
     Open(PortId, Port),
+    /// The port comes back as [`Up::Closed`], but goes on being sent to. It is opened again before it is closed.
+    Pause(PortId),
     /// The port comes back as [`Up::Closed`].
     Close(PortId),
     /// These sockets stand behind a publication that was committed: they are served from now on.
@@ -67,6 +69,8 @@ pub enum Up {
         /// What happened, for people.
         error: String,
     },
+    /// The port's ring was full and frames were lost. Told again only if that goes on for long.
+    Overflowed(PortId),
     /// The sockets of a publication are closed.
     Unlistened(PublicationId),
     /// A socket of a publication cannot be served, and is closed; the others are.

@@ -7,7 +7,9 @@
 //!
 //! Killed at any instant, the owner leaves a ring from which [`PacketWire::adopt`] goes on: the ring's own memory tells it how far the dead one came.
 //!
-//! Which slots: they are of one size, so a superframe's worth each, or the guest's end must cut smaller. See [`SHAPE`].
+//! Which slots: they are of one size, so a superframe's worth each, or the guest's end must cut smaller. How many: few, see
+//! [`SHAPE`], for most wires are quiet; one that overflows is given a larger ring while it lives, see [`larger`] and
+//! [`PacketWire::reshape`].
 
 use std::io;
 use std::mem::size_of;
@@ -43,8 +45,20 @@ pub(super) const BODY_AT: usize = 128;
 
 const _: () = assert!(FRAME_AT - BODY_AT >= HEADROOM);
 
-/// The ring of a wire: 1 MiB in 16 slots that each hold a superframe.
+/// The ring of a new wire: 1 MiB in 16 slots that each hold a superframe.
 pub const SHAPE: RingShape = RingShape { slots: 16, slot_bytes: 65536, block_bytes: 65536 };
+
+/// Most slots of a wire's ring.
+const SLOTS_MAX: u32 = 256;
+
+/// How much larger each ring is than the one before.
+const SLOTS_STEP: u32 = 4;
+
+/// The shape that comes after this one for a wire that overflows it, if any.
+pub fn larger(shape: RingShape) -> Option<RingShape> {
+    let slots = shape.slots.checked_mul(SLOTS_STEP).filter(|slots| *slots <= SLOTS_MAX)?;
+    Some(RingShape { slots, ..shape })
+}
 
 /// To what `gso_max_size` and `gso_ipv4_max_size` of the guest's end must be set for [`SHAPE`]: the kernel cuts whatever is
 /// that long, Ethernet header included, so that the longest frame fits its slot with a tag to spare.
@@ -75,6 +89,10 @@ pub struct PacketWire {
     /// How many slots before `next` are taken and not given back.
     taken: u32,
     lost: u32,
+    /// The ring was found full, and the kernel was not asked since what that cost.
+    crowded: bool,
+    /// Whether there is a ring at all.
+    deaf: bool,
 }
 
 impl PacketWire {
@@ -92,26 +110,57 @@ impl PacketWire {
         set("PACKET_IGNORE_OUTGOING", libc::PACKET_IGNORE_OUTGOING, 1)?;
         // As much as wmem_max allows; where it is less, a burst of superframes may meet a full queue, which is counted.
         set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_SNDBUF, &SEND_BYTES)?;
-        let request = libc::tpacket_req {
-            tp_block_size: shape.block_bytes,
-            tp_block_nr: shape.blocks(),
-            tp_frame_size: shape.slot_bytes,
-            tp_frame_nr: shape.slots,
-        };
-        set_option(socket.as_fd(), libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
-            .map_err(|e| step("PACKET_RX_RING", &e))?;
+        set_ring(socket.as_fd(), Some(shape)).map_err(|e| step("PACKET_RX_RING", &e))?;
         let ring = Ring::map(socket.as_fd(), shape).map_err(|e| step("mapping the ring", &e))?;
         bind(socket.as_fd(), ifindex).map_err(|e| step("binding to the device", &e))?;
-        Ok(PacketWire { socket: Arc::new(socket), ring, next: 0, taken: 0, lost: 0 })
+        Ok(PacketWire::with(socket, ring, 0, 0))
     }
 
     /// Takes over a wire whose former owner is dead and had it from [`PacketWire::open`] with that shape. Frames that it
     /// had taken and perhaps sent are given up, see [`PacketWire::take_lost`]; the ones behind them are received in order.
+    ///
+    /// An owner that died while it changed the ring leaves another one or none: then the wire gets a new one of that shape.
     pub fn adopt(socket: OwnedFd, shape: RingShape) -> io::Result<PacketWire> {
         shape.validate(SLOT_BYTES_MIN)?;
-        let ring = Ring::map(socket.as_fd(), shape).map_err(|e| step("mapping the ring", &e))?;
+        let ring = match Ring::map(socket.as_fd(), shape) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                replace_ring(socket.as_fd(), shape)?
+            }
+            mapped => mapped.map_err(|e| step("mapping the ring", &e))?,
+        };
         let (next, lost) = ring.take_over()?;
-        Ok(PacketWire { socket: Arc::new(socket), ring, next, taken: 0, lost })
+        Ok(PacketWire::with(socket, ring, next, lost))
+    }
+
+    fn with(socket: OwnedFd, ring: Ring, next: u32, lost: u32) -> PacketWire {
+        let socket = Arc::new(socket);
+        PacketWire { socket, ring, next, taken: 0, lost, crowded: false, deaf: false }
+    }
+
+    /// Gives the wire a ring of another shape, empty. Takes some 20 ms, in which frames that arrive are lost; those that were
+    /// in the old ring are given up, see [`PacketWire::take_lost`]. Sending goes on meanwhile.
+    ///
+    /// # Errors
+    /// The kernel's, with the step that failed. The wire then has an empty ring of its former shape, or, should that be
+    /// refused too, none: it hears nothing any more, and [`PacketWire::is_gone`].
+    pub fn reshape(&mut self, shape: RingShape) -> io::Result<()> {
+        assert_eq!(self.taken, 0, "a batch is given back before the ring goes");
+        shape.validate(SLOT_BYTES_MIN)?;
+        let former = self.shape();
+        // The kernel lets go of a ring that nobody maps, so something else must stand in its place here.
+        let blank = Ring::blank(former).map_err(|e| step("memory for a ring", &e))?;
+        let unread = |slot: &u32| self.ring.is_filled((self.next + slot) % former.slots);
+        self.lost += (0..former.slots).take_while(unread).count() as u32;
+        self.ring = blank;
+        (self.next, self.crowded, self.deaf) = (0, false, true);
+        let made = replace_ring(self.socket(), shape);
+        let (ring, result) = match made {
+            Ok(ring) => (ring, Ok(())),
+            Err(error) => (replace_ring(self.socket(), former)?, Err(error)),
+        };
+        (self.ring, self.deaf) = (ring, false);
+        self.lost += self.overflow();
+        result
     }
 
     /// The socket, for links to be asked of and for handing it to an heir.
@@ -129,16 +178,16 @@ impl PacketWire {
         self.ring.shape()
     }
 
-    /// How many frames were given up at takeover; asked once, to be counted.
+    /// How many frames were given up at takeover or with a former ring; asked once, to be counted.
     pub fn take_lost(&mut self) -> u32 {
         std::mem::take(&mut self.lost)
     }
 
-    /// Whether the device is gone for good, not merely down. Clears the socket's pending error, which would otherwise fail
-    /// the next send.
+    /// Whether the device is gone for good, not merely down, or the ring is. Clears the socket's pending error, which would
+    /// otherwise fail the next send.
     pub fn is_gone(&self) -> bool {
         let _: io::Result<c_int> = get_option(self.socket(), libc::SOL_SOCKET, libc::SO_ERROR);
-        bound_device(self.socket()).is_ok_and(|ifindex| ifindex == -1)
+        self.deaf || bound_device(self.socket()).is_ok_and(|ifindex| ifindex == -1)
     }
 
     /// Takes at most `limit` frames (and [`BATCH_MAX`], and an eighth of the ring) and lends them to `frames`. They stay in their slots until
@@ -150,6 +199,7 @@ impl PacketWire {
         let filled = (0..limit)
             .take_while(|step| self.ring.is_filled((self.next + step) % slots))
             .count() as u32;
+        self.crowded |= filled == limit && self.ring.is_filled((self.next + slots - 1) % slots);
         let mut received = Received { more: filled == limit, ..Received::default() };
         let mut losing = false;
         for step in 0..filled {
@@ -168,7 +218,9 @@ impl PacketWire {
             self.taken = filled;
             self.ring.store_next(self.next);
         }
-        if losing {
+        // The kernel tells with the next frame it has room for; a burst that ended may have none.
+        if losing || (self.crowded && !received.more) {
+            self.crowded = false;
             received.overflow = self.overflow();
         }
         received
@@ -231,6 +283,24 @@ fn vlan_tag(header: &libc::tpacket2_hdr) -> Option<VlanTag> {
 /// An error with the step that met it.
 fn step(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}"))
+}
+
+/// Sets the socket's receive ring where it has none, or takes it away where nobody maps it.
+pub(super) fn set_ring(socket: BorrowedFd<'_>, shape: Option<RingShape>) -> io::Result<()> {
+    let request = libc::tpacket_req {
+        tp_block_size: shape.map_or(0, |shape| shape.block_bytes),
+        tp_block_nr: shape.map_or(0, RingShape::blocks),
+        tp_frame_size: shape.map_or(0, |shape| shape.slot_bytes),
+        tp_frame_nr: shape.map_or(0, |shape| shape.slots),
+    };
+    set_option(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)
+}
+
+/// Maps a new ring in place of what there is.
+pub(super) fn replace_ring(socket: BorrowedFd<'_>, shape: RingShape) -> io::Result<Ring> {
+    set_ring(socket, None).map_err(|e| step("taking the ring away", &e))?;
+    set_ring(socket, Some(shape)).map_err(|e| step("PACKET_RX_RING", &e))?;
+    Ring::map(socket, shape).map_err(|e| step("mapping the ring", &e))
 }
 
 /// An address that names a device and all protocols.

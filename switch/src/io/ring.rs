@@ -15,11 +15,11 @@
 //! with the first unmarked one.
 
 use std::io;
-use std::os::fd::{AsRawFd, BorrowedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, RawFd};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 
-use libc::tpacket2_hdr;
+use libc::{c_int, tpacket2_hdr};
 use serde::{Deserialize, Serialize};
 
 /// How a ring is laid out: what an heir must know to map it again. It travels with the descriptor.
@@ -92,18 +92,19 @@ unsafe impl Send for Ring {}
 impl Ring {
     /// Maps the receive ring of `socket`, which has that shape (another length: EINVAL).
     pub(super) fn map(socket: BorrowedFd<'_>, shape: RingShape) -> io::Result<Ring> {
-        let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
+        Ring::map_memory(shape, libc::MAP_SHARED, socket.as_raw_fd())
+    }
+
+    /// Memory in the form of a ring that nothing ever fills. It costs nothing until it is looked at.
+    pub(super) fn blank(shape: RingShape) -> io::Result<Ring> {
+        Ring::map_memory(shape, libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE, -1)
+    }
+
+    fn map_memory(shape: RingShape, flags: c_int, fd: RawFd) -> io::Result<Ring> {
+        let protection = libc::PROT_READ | libc::PROT_WRITE;
         // SAFETY: the kernel chooses the address; nothing that exists is touched.
-        let at = unsafe {
-            libc::mmap(
-                std::ptr::null_mut(),
-                shape.bytes(),
-                protection,
-                flags,
-                socket.as_raw_fd(),
-                0,
-            )
-        };
+        let at =
+            unsafe { libc::mmap(std::ptr::null_mut(), shape.bytes(), protection, flags, fd, 0) };
         if at == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
