@@ -4,7 +4,7 @@
 //! inside's SYN begins the host's connection (`opening`); its payload is given to the socket at the end of each batch and
 //! acknowledged as soon as that has taken it, with a window of what room the socket has left (`outward`). What the socket
 //! holds for the inside is peeked into superframes, and discarded when the inside has acknowledged it; to send it again
-//! is to peek again (`inward`).
+//! is to peek again (`inward`). Only what the inside sends too early is held here, until what precedes it has come (`reorder`).
 //!
 //! Only this file touches the tables. A step on a flow says whether it lives on, and whoever called it settles the rest: the deadline,
 //! which is moved lazily, since most are overtaken before they are due; its rank; its end.
@@ -13,6 +13,7 @@ mod flow;
 mod inward;
 mod opening;
 mod outward;
+mod reorder;
 mod rtt;
 mod segment;
 mod sequence;
@@ -36,6 +37,7 @@ use super::{Desk, Ending, FlowRow, Limits};
 
 use flow::{Fate, Flow, KEEPALIVE_TRIES, State, Wait};
 use outward::Part;
+use reorder::Stock;
 use segment::{Key, Segment, flag};
 use sequence::Seq;
 
@@ -68,6 +70,8 @@ pub(crate) struct Tcp {
     parts: Vec<Part>,
     /// Flows that the batch has touched.
     touched: Vec<u32>,
+    /// What is held of what came too early.
+    stock: Stock,
 }
 
 impl Tcp {
@@ -143,6 +147,7 @@ impl Tcp {
                 let part = taken.map(|taken| Part {
                     flow: n,
                     packet: packet.id,
+                    seq: taken.seq,
                     start: taken.start,
                     len: taken.len,
                 });
@@ -267,6 +272,9 @@ impl Tcp {
         let Some(slot) = self.flows.get_mut(n as usize) else { return };
         let Some(flow) = slot else { return };
         if fate == Fate::Over {
+            if let Some(mut early) = flow.early.take() {
+                early.clear(flow.owner, &mut self.stock);
+            }
             self.deadlines.set(n, &mut flow.held, None);
             self.map.remove(&flow.key);
             *slot = None;
@@ -287,8 +295,15 @@ impl Tcp {
 
     /// Something has changed about a flow's socket; whether more is to be done for it in another turn.
     pub(super) fn ready(&mut self, n: u32, ready: Ready, desk: &mut Desk<'_, '_>) -> bool {
-        let Some(flow) = self.flow(n) else { return false };
-        let (fate, more) = flow.ready(ready, desk);
+        let Some(slot) = self.flows.get_mut(n as usize) else { return false };
+        let Some(flow) = slot else { return false };
+        let (mut fate, mut more) = (Fate::Lives, false);
+        if ready.writable && flow.holds_next() {
+            fate = flow.deliver(&mut [], &mut self.stock, desk);
+        }
+        if fate == Fate::Lives {
+            (fate, more) = flow.ready(ready, desk);
+        }
         if fate == Fate::Lives {
             self.ledger.touch(n);
         }
@@ -313,7 +328,7 @@ impl Tcp {
             let fate = if flow.doomed {
                 flow.abort(desk)
             } else if again {
-                flow.deliver(&[], desk)
+                flow.deliver(&mut [], &mut self.stock, desk)
             } else if flow.due(desk.call.now).is_some_and(|due| due <= desk.call.now) {
                 flow.expire(desk)
             } else {
@@ -402,11 +417,12 @@ impl Tcp {
         // Stable: of one flow they stay in order.
         parts.sort_by_key(|part| part.flow);
         for n in &touched {
-            let Some(flow) = self.flow(*n) else { continue };
+            let Some(slot) = self.flows.get_mut(*n as usize) else { continue };
+            let Some(flow) = slot else { continue };
             flow.touched = false;
             let start = parts.partition_point(|part| part.flow < *n);
             let end = parts.partition_point(|part| part.flow <= *n);
-            let fate = flow.deliver(&parts[start..end], desk);
+            let fate = flow.deliver(&mut parts[start..end], &mut self.stock, desk);
             self.settle(*n, fate, desk);
         }
         parts.clear();

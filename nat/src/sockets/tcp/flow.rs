@@ -3,7 +3,8 @@
 //! Two streams run through it. The host's bytes go to the inside under sequence numbers of our own; they are sent from the
 //! host's socket by peeking, and discarded there when the inside has acknowledged them, so that `una` is always the oldest byte
 //! the socket holds, but for what [`Flow::undiscarded`] says. The inside's bytes go to the host's socket, and are
-//! acknowledged as soon as it has taken them.
+//! acknowledged as soon as it has taken them; those that came before others that precede them lie in [`Flow::early`]
+//! meanwhile.
 
 use std::time::Duration;
 
@@ -12,8 +13,9 @@ use crate::sockets::host::{SendRoom, SocketId};
 use crate::sockets::{Desk, PublicationId};
 use crate::time::Time;
 
+use super::reorder::Early;
 use super::rtt::RoundTrip;
-use super::segment::{Key, Reply, Segment, flag};
+use super::segment::{Key, Options, Reply, Segment, flag};
 use super::sequence::Seq;
 
 /// The window scale that is offered: windows up to 16 MiB, in steps of 256 bytes.
@@ -31,8 +33,7 @@ pub(super) const TIME_WAIT: Duration = Duration::from_secs(60);
 const CHALLENGE: Duration = Duration::from_millis(500);
 
 /// Frames that a wire of the inside holds while the switch is busy with others, less some for others; and the least that are
-/// reckoned with. What is beyond that is lost, and a loss is dear: whoever sent it hears of it late, and payload out of order
-/// is not kept. The way inside is short, so that a window of so many frames does not slow anybody down.
+/// reckoned with. What is beyond that is lost, and a loss is dear: whoever sent it hears of it late. The way inside is short, so that a window of so many frames does not slow anybody down.
 pub(super) const FRAMES: u8 = 14;
 const FRAMES_MIN: u8 = 2;
 
@@ -108,6 +109,8 @@ pub(super) struct Flow {
     pub(super) cap: u32,
     /// Acknowledgements that came again.
     pub(super) repeats: u8,
+    /// In a fast recovery: the end of what was sent again.
+    pub(super) resent: Seq,
     /// After a loss: what had been sent by then; and whether it was told by acknowledgements that came again.
     pub(super) recover: Option<Seq>,
     pub(super) fast: bool,
@@ -127,8 +130,12 @@ pub(super) struct Flow {
     pub(super) calm: u8,
     /// The host had little room when it was last asked, and will tell when it has more.
     pub(super) narrow: bool,
-    /// The end of all payload that has come, whether it was taken or not.
+    /// The end of all payload that has come in order, whether the host took it or not.
     pub(super) farthest: Seq,
+    /// The inside takes selective acknowledgements.
+    pub(super) selective: bool,
+    /// What came too early.
+    pub(super) early: Option<Box<Early>>,
     /// Bytes that wait for the end of the batch, and whether a FIN follows them.
     pub(super) gathered: u32,
     pub(super) gathered_fin: bool,
@@ -184,6 +191,7 @@ impl Flow {
             mss: 536,
             cap: u32::MAX,
             repeats: 0,
+            resent: iss,
             recover: None,
             fast: false,
             may_read: false,
@@ -191,6 +199,8 @@ impl Flow {
             expected: Seq(0),
             edge: Seq(0),
             farthest: Seq(0),
+            selective: false,
+            early: None,
             frame: 0,
             frames: FRAMES,
             calm: 0,
@@ -248,7 +258,7 @@ impl Flow {
                 window = bytes.min(held);
             }
         }
-        // Where something is missing, all behind it is as well, since it was not kept. Whoever may send what is new would do so
+        // What the host took less of than it had room for is missing, and all behind it as well. Whoever may send what is new would do so
         // to find out, and lose that, too, and with it the only sign of a loss that he goes by.
         let missing = self.missing();
         if missing > 0 {
@@ -286,13 +296,29 @@ impl Flow {
         }
     }
 
-    /// Something is missing: fewer frames are to be on their way.
+    /// A frame was lost: fewer are to be on their way. One that comes late is not lost.
     pub(super) fn frame_lost(&mut self) {
-        // All that follows the one that is missing tells the same loss.
-        if self.owed_again == 0 {
-            self.frames = (self.frames / 2).max(FRAMES_MIN);
-            self.calm = 0;
+        self.frames = (self.frames / 2).max(FRAMES_MIN);
+        self.calm = 0;
+    }
+
+    /// Whether the host is to have what is held next.
+    pub(super) fn holds_next(&self) -> bool {
+        self.early.as_ref().is_some_and(|early| early.holds_at(self.expected))
+    }
+
+    /// Bytes from `start` on that came once more are to be told, up to `end` (RFC 2883).
+    pub(super) fn note_duplicate(&mut self, start: Seq, end: Seq) {
+        if self.selective && self.state == State::Open {
+            self.early.get_or_insert_default().note_duplicate(start, end);
         }
+    }
+
+    /// What is acknowledged selectively.
+    fn blocks(&self) -> Options {
+        let early = self.early.as_ref().filter(|_| self.selective);
+        let blocks = early.map(|early| early.blocks(self.expected));
+        blocks.filter(|blocks| !blocks.ranges().is_empty()).map_or(Options::None, Options::Blocks)
     }
 
     /// The window that was told last, as it stands now.
@@ -317,10 +343,20 @@ impl Flow {
         self.reply(flag::ACK, self.next, window, call);
     }
 
-    /// Sends a segment without payload or options.
-    pub(super) fn reply(&self, flags: u8, seq: Seq, window: u16, call: &mut Call<'_>) -> Made {
-        let reply = Reply { seq, ack: self.expected, flags, window, options: None };
-        self.send(&reply, call)
+    /// Sends a segment without payload; an acknowledgement tells what is held, too.
+    pub(super) fn reply(&mut self, flags: u8, seq: Seq, window: u16, call: &mut Call<'_>) -> Made {
+        let options = if flags == flag::ACK { self.blocks() } else { Options::None };
+        let made = self.send(&Reply { seq, ack: self.expected, flags, window, options }, call);
+        if made == Made::Sent
+            && flags == flag::ACK
+            && let Some(early) = &mut self.early
+        {
+            early.forget_duplicate();
+            if early.is_empty() {
+                self.early = None;
+            }
+        }
+        made
     }
 
     /// Sends a segment without payload.
@@ -364,7 +400,8 @@ impl Flow {
             // As if nobody had listened.
             State::Connecting => self.reply(flag::RST | flag::ACK, Seq(0), 0, call),
             State::Asked => {
-                let reply = Reply { seq, ack: Seq(0), flags: flag::RST, window: 0, options: None };
+                let reply =
+                    Reply { seq, ack: Seq(0), flags: flag::RST, window: 0, options: Options::None };
                 self.send(&reply, call)
             }
             State::Answered | State::Open => self.reply(flag::RST | flag::ACK, seq, 0, call),

@@ -3,7 +3,9 @@
 //! Bytes are peeked from the socket straight behind the headers of the packet they leave in, as many at once as a superframe
 //! takes and the inside's window allows. They stay in the socket until they are acknowledged, so that sending them again is
 //! peeking again. The network inside is no wider than a wire, so there is no congestion window; but after a loss no more is
-//! sent than twice what was acknowledged since, lest a guest that loses frames be sent a whole window of them once more.
+//! sent than twice what was acknowledged since, lest a guest that loses frames be sent a whole window of them once more. Where
+//! the guest says by selective acknowledgements what it has, a fast recovery sends what lies before that, one gap after
+//! the other; what it does not say, and what is lost twice, is found by its silence, and sent again with all that follows.
 
 use crate::inside::Made;
 use crate::sockets::Desk;
@@ -11,7 +13,7 @@ use crate::sockets::host::Failure;
 use crate::time::Time;
 
 use super::flow::{Fate, Flow, State, Wait, count_loss};
-use super::segment::{Reply, flag, headers_len};
+use super::segment::{Options, Reply, Segment, flag, headers_len};
 use super::sequence::Seq;
 
 /// Superframes for one flow in one step; others wait for their turn meanwhile.
@@ -158,7 +160,8 @@ impl Flow {
         let silly = !forced && room < usize::from(self.mss) && usable < self.window_max / 2;
         let window = self.known_window();
         let (key, mss, failed, fin) = (self.key, self.mss, self.failed, self.fin);
-        let reply = Reply { seq: at, ack: self.expected, flags: flag::ACK, window, options: None };
+        let reply =
+            Reply { seq: at, ack: self.expected, flags: flag::ACK, window, options: Options::None };
         let mut sent = Sent::Nothing;
         let host = &mut *desk.call.host;
         let made =
@@ -191,8 +194,17 @@ impl Flow {
         if made == Made::NoNeighbor { Sent::Silly } else { sent }
     }
 
-    /// The inside has acknowledged everything before `ack`, which is new.
-    pub(super) fn acknowledged(&mut self, ack: Seq, now: Time) {
+    /// A segment acknowledges something new.
+    pub(super) fn progress(&mut self, segment: &Segment, desk: &mut Desk<'_, '_>) {
+        self.acknowledged(segment.ack, segment.selected.is_some(), desk.call.now);
+        if self.fast {
+            self.resend(segment.selected, desk);
+        }
+    }
+
+    /// The inside has acknowledged everything before `ack`, which is new; `keeps` where it says that it has some of what
+    /// follows.
+    fn acknowledged(&mut self, ack: Seq, keeps: bool, now: Time) {
         let count = ack - self.una;
         let fin = self.fin.is_some_and(|fin| ack.behind(fin));
         self.undiscarded += count - u32::from(fin);
@@ -211,7 +223,7 @@ impl Flow {
                 self.fast = false;
             }
             // It tells of another loss (RFC 6582, section 3.2); the inside may well have kept nothing of what followed.
-            Some(_) if self.fast => {
+            Some(_) if self.fast && !keeps => {
                 self.round_trip.confuse();
                 self.fast = false;
                 self.next = ack;
@@ -226,23 +238,48 @@ impl Flow {
     }
 
     /// The inside has acknowledged what it had acknowledged before.
-    pub(super) fn repeated(&mut self, desk: &mut Desk<'_, '_>) {
+    pub(super) fn repeated(&mut self, segment: &Segment, desk: &mut Desk<'_, '_>) {
         self.repeats = self.repeats.saturating_add(1);
-        if self.repeats == REPEATS && self.recover.is_none() {
+        let selected = segment.selected;
+        // A superframe is acknowledged once, and yet stands for as many segments (RFC 6675, section 5).
+        let segments = u32::from(REPEATS) * u32::from(self.mss);
+        let many = selected.is_some_and(|(start, end)| end - start >= segments);
+        if (self.repeats == REPEATS || many) && self.recover.is_none() {
             self.recover = Some(self.high);
             self.fast = true;
+            self.resent = self.una;
             self.cap = (self.flight() / 2).max(RESTART_SEGMENTS * u32::from(self.mss));
-            self.resend(desk);
+            self.resend(selected, desk);
         }
     }
 
-    /// Sends the oldest bytes in flight once more.
-    fn resend(&mut self, desk: &mut Desk<'_, '_>) {
+    /// Sends the oldest bytes in flight once more: all before those that the inside says it has, or a segment of them where
+    /// it says nothing; but none twice in one recovery.
+    fn resend(&mut self, selected: Option<(Seq, Seq)>, desk: &mut Desk<'_, '_>) {
         self.round_trip.confuse();
         let data_end =
             self.fin.map_or(self.high, |fin| if self.high.behind(fin) { fin } else { self.high });
-        let count = data_end.beyond(self.una).max(1);
-        self.emit(self.una, count.min(u32::from(self.mss)), true, desk);
+        let selected = selected.map(|(start, _)| start).filter(|start| start.before(data_end));
+        let Some(end) = selected else {
+            if self.resent.behind(self.una) {
+                return;
+            }
+            let count = data_end.beyond(self.una).clamp(1, self.mss.into());
+            self.emit(self.una, count, true, desk);
+            self.resent = self.una + count;
+            return;
+        };
+        self.resent = self.resent.max(self.una);
+        for _ in 0..PER_STEP {
+            let count = end.beyond(self.resent);
+            if count == 0 {
+                return;
+            }
+            match self.emit(self.resent, count, true, desk) {
+                Sent::Bytes(count) => self.resent = self.resent + count,
+                _ => return,
+            }
+        }
     }
 
     /// All that is in flight counts as lost, and is sent again from the oldest byte on.

@@ -14,7 +14,7 @@ use crate::write::Header;
 
 use super::flow::{Fate, Flow, SCALE, State, Wait};
 use super::inward::{More, PACKET_MAX, REPEATS};
-use super::segment::{HEADER_LEN, Key, Reply, Segment, flag, headers_len, reset_for};
+use super::segment::{HEADER_LEN, Key, Options, Reply, Segment, flag, headers_len, reset_for};
 use super::sequence::Seq;
 
 /// How long a SYN of ours waits for its answer at first; each time twice as long.
@@ -44,6 +44,7 @@ impl Flow {
         self.edge = self.expected;
         self.farthest = self.expected;
         self.scale = segment.scale;
+        self.selective = segment.permits;
         self.announced = self.mss_of(mtu);
         let ipv4 = self.key.inside.is_ipv4();
         let asked = segment.mss.unwrap_or(if ipv4 { MSS_DEFAULT_V4 } else { MSS_DEFAULT_V6 });
@@ -67,7 +68,7 @@ impl Flow {
             ack: Seq(0),
             flags: flag::SYN,
             window,
-            options: Some((self.announced, Some(SCALE))),
+            options: Options::Syn(self.announced, Some(SCALE), true),
         };
         self.say_syn(&reply, call);
     }
@@ -84,7 +85,7 @@ impl Flow {
             ack: self.expected,
             flags: flag::SYN | flag::ACK,
             window,
-            options: Some((self.announced, self.scale.map(|_| SCALE))),
+            options: Options::Syn(self.announced, self.scale.map(|_| SCALE), self.selective),
         };
         self.say_syn(&reply, call);
     }

@@ -1,17 +1,19 @@
 //! What the inside sends over a connection that is made, given to the host's socket.
 //!
 //! Payload in order is noted while a batch lasts and goes to the socket in one call at its end ([`Flow::deliver`]); what the
-//! socket takes is acknowledged with the window that is left then. Payload out of order is not kept: the inside sends it
-//! again. The checks and their order are those of RFC 9293, section 3.10.7.4, with RFC 5961's.
+//! socket takes is acknowledged with the window that is left then. Payload that is early is noted as well; what is early still
+//! when the batch ends is held until what precedes it has come, and then goes to the socket behind that, in the same call
+//! ([`super::reorder`]). What is held lies in the window that was told, so that there is room for it. The checks and their order are those of RFC 9293, section 3.10.7.4, with RFC 5961's.
 
 use arrayvec::ArrayVec;
 
-use crate::inside::{Lost, Made, PacketId};
+use crate::inside::{Inside, Lost, Made, PacketId};
 use crate::sockets::Desk;
-use crate::sockets::host::Failure;
+use crate::sockets::host::{Failure, Host};
 
 use super::flow::{Fate, Flow, State, TIME_WAIT, Wait};
 use super::inward::REPEATS;
+use super::reorder::{Early, Held, Stock, Stretch};
 use super::segment::{Segment, flag, reset_for};
 use super::sequence::Seq;
 
@@ -28,6 +30,8 @@ pub(super) struct Part {
     pub(super) flow: u32,
     /// The packet it lies in.
     pub(super) packet: PacketId,
+    /// The number of its first byte.
+    pub(super) seq: Seq,
     /// Where it starts in the packet's bytes.
     pub(super) start: usize,
     /// Its length, bytes.
@@ -37,6 +41,8 @@ pub(super) struct Part {
 /// What of a segment's payload is to be kept for the end of the batch.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Taken {
+    /// The number of its first byte.
+    pub(super) seq: Seq,
     /// Where it starts in the packet's bytes.
     pub(super) start: usize,
     /// Its length, bytes; it may be 0.
@@ -44,7 +50,15 @@ pub(super) struct Taken {
 }
 
 impl Taken {
-    const NOTHING: Taken = Taken { start: 0, len: 0 };
+    const NOTHING: Taken = Taken { seq: Seq(0), start: 0, len: 0 };
+}
+
+impl Part {
+    /// Its bytes and where they belong.
+    fn stretch<'i>(&self, inside: &'i dyn Inside) -> Stretch<'i> {
+        let bytes = inside.bytes(self.packet).get(self.start..self.start + self.len as usize);
+        Stretch { start: self.seq, bytes: bytes.unwrap_or_default() }
+    }
 }
 
 impl Flow {
@@ -137,6 +151,10 @@ impl Flow {
         if segment.len > 0 || segment.has(flag::FIN) {
             // It was sent again, or asks for the window: it must be told at once how far it is.
             self.owe_again();
+            let end = segment.seq + segment.len;
+            if segment.len > 0 && !end.behind(awaited) {
+                self.note_duplicate(segment.seq, end);
+            }
             if self.state == State::TimeWait && segment.has(flag::FIN) {
                 self.wait_for(Wait::Quiet, desk.call.now, TIME_WAIT);
             }
@@ -153,7 +171,7 @@ impl Flow {
                 self.heard = desk.call.now;
                 // Its window says nothing, so the one that was told ends where it did.
                 self.window = self.window.saturating_sub(ack - self.una);
-                self.acknowledged(ack, desk.call.now);
+                self.progress(segment, desk);
             }
         }
         if old { Ok(Taken::NOTHING) } else { Err(Lost::NoFlow) }
@@ -176,11 +194,11 @@ impl Flow {
             self.take_window(segment);
         }
         if segment.ack.behind(self.una) {
-            self.acknowledged(segment.ack, desk.call.now);
+            self.progress(segment, desk);
         } else if segment.ack == self.una {
-            let same = self.window == window_before && segment.span() == 0;
-            if same && self.una != self.high && self.window > 0 {
-                self.repeated(desk);
+            let same = self.window == window_before || segment.selected.is_some();
+            if same && segment.span() == 0 && self.una != self.high && self.window > 0 {
+                self.repeated(segment, desk);
             }
             if self.window == 0 || self.una == self.high {
                 // It lives, and only has no room.
@@ -192,7 +210,7 @@ impl Flow {
         }
     }
 
-    /// Takes payload and FIN as far as they are what is awaited and lie in the window.
+    /// Notes payload and FIN as far as they lie in the window and had not come yet.
     fn take_payload(
         &mut self,
         segment: &Segment,
@@ -202,21 +220,18 @@ impl Flow {
         if segment.span() == 0 {
             return Ok(Taken::NOTHING);
         }
+        if self.finished || self.gathered_fin || self.failed {
+            // Nothing can follow a FIN, and the dead take nothing.
+            self.owed = true;
+            return Ok(Taken::NOTHING);
+        }
         if segment.seq.behind(awaited) {
-            self.frame_lost();
-            self.farthest = self.farthest.max(segment.seq + segment.len.min(window));
-            // A superframe stands for several segments, and so does its answer.
-            let segments = segment.len.div_ceil(u32::from(self.announced)).clamp(1, REPEATS.into());
-            for _ in 0..segments {
-                self.owe_again();
-            }
-            return Err(Lost::NoFlow);
+            return Ok(self.take_early(segment, window - (segment.seq - awaited).min(window)));
         }
         let known = awaited - segment.seq;
         self.owed = true;
-        if self.finished || self.gathered_fin || self.failed {
-            // Nothing can follow a FIN, and the dead take nothing.
-            return Ok(Taken::NOTHING);
+        if known > 0 && segment.len > 0 {
+            self.note_duplicate(segment.seq, awaited);
         }
         let fresh = segment.len.saturating_sub(known);
         let len = fresh.min(window);
@@ -224,23 +239,49 @@ impl Flow {
         self.frame_came(segment.len);
         self.farthest = self.farthest.max(self.awaited());
         self.gathered_fin = segment.has(flag::FIN) && len == fresh;
-        Ok(Taken { start: segment.payload + known as usize, len })
+        Ok(Taken { seq: awaited, start: segment.payload + known as usize, len })
+    }
+
+    /// Notes what lies behind what is awaited, as far as it fits `room` bytes of the window.
+    fn take_early(&mut self, segment: &Segment, room: u32) -> Taken {
+        let len = segment.len.min(room);
+        self.frame_came(segment.len);
+        let early = self.early.get_or_insert_default();
+        if segment.has(flag::FIN) && len == segment.len {
+            early.note_fin(segment.seq + len);
+        }
+        if len == 0 {
+            self.owe_again();
+        }
+        Taken { seq: segment.seq, start: segment.payload, len }
     }
 
     /// Gives the host what the batch has gathered, acknowledges it, and sends what has become possible.
-    pub(super) fn deliver(&mut self, parts: &[Part], desk: &mut Desk<'_, '_>) -> Fate {
+    pub(super) fn deliver(
+        &mut self,
+        parts: &mut [Part],
+        stock: &mut Stock,
+        desk: &mut Desk<'_, '_>,
+    ) -> Fate {
         if self.doomed {
             return Fate::Lives;
         }
-        let (gathered, fin) = (self.gathered, self.gathered_fin);
-        self.gathered = 0;
-        self.gathered_fin = false;
-        if gathered > 0 && self.owed_again == 0 {
+        let (truth, fin) = match self.early.take() {
+            Some(early) => self.sort_out(early, parts, stock, desk),
+            None => (self.send_parts(parts, desk), self.gathered_fin),
+        };
+        if self.gathered > 0 && self.owed_again == 0 {
             self.batch_came();
         }
-        let truth = gathered > 0 && self.send_parts(parts, gathered, desk);
+        self.gathered = 0;
+        self.gathered_fin = false;
         if fin && !truth && !self.failed {
             self.take_fin(desk);
+        }
+        if (self.finished || self.failed)
+            && let Some(mut early) = self.early.take()
+        {
+            early.clear(self.owner, stock);
         }
         self.discard(desk);
         self.owed |= truth;
@@ -268,35 +309,97 @@ impl Flow {
         self.settle(desk)
     }
 
-    /// Gives parts of `gathered` bytes in all to the socket. Whether it took less.
-    fn send_parts(&mut self, parts: &[Part], gathered: u32, desk: &mut Desk<'_, '_>) -> bool {
+    /// Gives parts in order to the socket. Whether it took less.
+    fn send_parts(&mut self, parts: &[Part], desk: &mut Desk<'_, '_>) -> bool {
+        parts.chunks(PARTS_MAX).any(|parts| {
+            let inside = &*desk.call.inside;
+            let slices = parts.iter().map(|part| part.stretch(inside).bytes);
+            let slices: ArrayVec<&[u8], PARTS_MAX> = slices.collect();
+            self.offer(&slices, desk.call.host)
+        })
+    }
+
+    /// Gives bytes in order to the socket, in one call. Whether it took less.
+    fn offer(&mut self, slices: &[&[u8]], host: &mut dyn Host) -> bool {
         let Some(socket) = self.socket.filter(|_| !self.failed) else { return true };
-        let mut sent = 0;
-        for parts in parts.chunks(PARTS_MAX) {
-            let slices: ArrayVec<&[u8], PARTS_MAX> = parts
-                .iter()
-                .filter_map(|part| {
-                    let bytes = desk.call.inside.bytes(part.packet);
-                    bytes.get(part.start..part.start + part.len as usize)
-                })
-                .collect();
-            let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
-            match desk.call.host.send(socket, &slices) {
-                Ok(count) => {
-                    sent += count.min(all) as u32;
-                    if count < all {
-                        break;
-                    }
-                }
-                Err(Failure::WouldBlock | Failure::NoBuffers) => break,
-                Err(_) => {
-                    self.fail();
-                    break;
-                }
+        let all = slices.iter().map(|slice| slice.len()).sum::<usize>();
+        match host.send(socket, slices) {
+            Ok(count) => {
+                self.expected = self.expected + count.min(all) as u32;
+                count < all
+            }
+            Err(Failure::WouldBlock | Failure::NoBuffers) => true,
+            Err(_) => {
+                self.fail();
+                true
             }
         }
-        self.expected = self.expected + sent;
-        sent < gathered
+    }
+
+    /// Gives the socket what has come in order, by this batch's parts and by what is held, and holds what is early
+    /// still. Whether the socket took less, and whether the inside's FIN is next.
+    fn sort_out(
+        &mut self,
+        mut early: Box<Early>,
+        parts: &mut [Part],
+        stock: &mut Stock,
+        desk: &mut Desk<'_, '_>,
+    ) -> (bool, bool) {
+        let from = self.expected;
+        let known = from + self.gathered;
+        let early_fin = early.fin().filter(|fin| !fin.before(known));
+        let fin = if self.gathered_fin { Some(known) } else { early_fin };
+        parts.sort_unstable_by_key(|part| part.seq - from);
+        let inside = &*desk.call.inside;
+        let slices = early.in_order(from, fin, parts.iter().map(|part| part.stretch(inside)));
+        let count = slices.iter().map(|slice| slice.len()).sum::<usize>() as u32;
+        let mut chunks = slices.chunks(PARTS_MAX);
+        let truth = chunks.any(|slices| self.offer(slices, desk.call.host));
+        early.trim(self.expected, self.owner, stock);
+        let moved = self.expected != from;
+        self.owed |= moved;
+        // What the socket has not taken of the batch is asked for again, as always.
+        let rest = parts.partition_point(|part| part.seq - from <= count);
+        let frames = self.hold(&mut early, &parts[rest..], stock, desk);
+        if early.is_lost(frames, moved) {
+            self.frame_lost();
+        }
+        if !early.is_empty() {
+            self.early = Some(early);
+        }
+        (truth, fin == Some(self.expected))
+    }
+
+    /// Holds parts that are early, and owes an answer for each. How many were new.
+    fn hold(
+        &mut self,
+        early: &mut Early,
+        parts: &[Part],
+        stock: &mut Stock,
+        desk: &mut Desk<'_, '_>,
+    ) -> usize {
+        let mut frames = 0;
+        for part in parts {
+            let held = early.hold(part.stretch(desk.call.inside), self.owner, stock);
+            match held {
+                Held::Taken => frames += 1,
+                Held::Known if self.selective => {
+                    early.note_duplicate(part.seq, part.seq + part.len);
+                }
+                Held::Known => {}
+                Held::NoRoom => {
+                    frames += 1;
+                    let (zone, inside) = (self.key.zone, self.key.inside.ip());
+                    desk.call.inside.lost(zone, inside, Lost::NoFlow, 1);
+                }
+            }
+            // Where nothing else tells how much has come, a superframe is answered as the several segments it stands for.
+            let segments = part.len.div_ceil(u32::from(self.announced)).clamp(1, REPEATS.into());
+            for _ in 0..if self.selective { 1 } else { segments } {
+                self.owe_again();
+            }
+        }
+        frames
     }
 
     /// Nothing more comes of the inside.

@@ -8,13 +8,20 @@ use crate::offload::{Checksum, Gso, GsoKind, Offload};
 use crate::packet::{bytes_at, protocol, u16_at};
 use crate::write::Header;
 
+use super::reorder::{BLOCKS_MAX, Blocks};
 use super::sequence::Seq;
 
 /// Bytes of a header without options.
 pub(super) const HEADER_LEN: usize = 20;
 
-/// Bytes of the options of a SYN: a maximum segment size, a window scale and what fills that up.
+/// Bytes of the options of a SYN: a maximum segment size, a window scale and what fills that up; and of those that follow
+/// where selective acknowledgements are permitted.
 const SYN_OPTIONS_LEN: usize = 8;
+const PERMIT_LEN: usize = 4;
+
+/// Bytes of a range that is acknowledged selectively, and of what stands before the first (RFC 2018, section 3).
+const BLOCK_LEN: usize = 8;
+const BLOCKS_FRONT_LEN: usize = 4;
 
 /// Where a header's checksum lies.
 const CHECK_AT: usize = 16;
@@ -61,6 +68,10 @@ pub(super) struct Segment {
     pub(super) mss: Option<u16>,
     /// The window scale it offers.
     pub(super) scale: Option<u8>,
+    /// Of a SYN: it permits selective acknowledgements.
+    pub(super) permits: bool,
+    /// Of what it acknowledges selectively, the range that comes first: its first byte, and the one behind its last.
+    pub(super) selected: Option<(Seq, Seq)>,
 }
 
 impl Segment {
@@ -93,24 +104,25 @@ pub(super) fn read(packet: &Packet, bytes: &[u8]) -> Option<(Key, Segment)> {
         inside: SocketAddr::new(ip.src, from),
         outside: SocketAddr::new(ip.dst, to),
     };
-    let flags = header[13];
-    let (mss, scale) = if flags & flag::SYN != 0 { syn_options(options) } else { (None, None) };
-    let segment = Segment {
+    let mut segment = Segment {
         seq: Seq(long(4)),
         ack: Seq(long(8)),
-        flags,
+        flags: header[13],
         window: word(14),
         payload: ip.l4 + header_len,
         len: u32::try_from(whole.len() - header_len).ok()?,
-        mss,
-        scale,
+        mss: None,
+        scale: None,
+        permits: false,
+        selected: None,
     };
+    read_options(options, &mut segment);
     Some((key, segment))
 }
 
-/// The maximum segment size and the window scale among options; those behind one that contradicts itself are not looked for.
-fn syn_options(mut options: &[u8]) -> (Option<u16>, Option<u8>) {
-    let (mut mss, mut scale) = (None, None);
+/// Reads the options of a segment; those behind one that contradicts itself are not looked for.
+fn read_options(mut options: &[u8], segment: &mut Segment) {
+    let syn = segment.has(flag::SYN);
     while let [kind, rest @ ..] = options {
         let len = match (*kind, rest.first()) {
             (0, _) => break,
@@ -124,13 +136,26 @@ fn syn_options(mut options: &[u8]) -> (Option<u16>, Option<u8>) {
         }
         let Some((option, behind)) = options.split_at_checked(len) else { break };
         match option {
-            [2, 4, a, b] => mss = Some(u16::from_be_bytes([*a, *b])),
-            [3, 3, shift] => scale = Some((*shift).min(SCALE_MAX)),
+            [2, 4, a, b] if syn => segment.mss = Some(u16::from_be_bytes([*a, *b])),
+            [3, 3, shift] if syn => segment.scale = Some((*shift).min(SCALE_MAX)),
+            [4, 2] if syn => segment.permits = true,
+            [5, _, blocks @ ..] if !syn => segment.selected = first_block(blocks, segment.ack),
             _ => {}
         }
         options = behind;
     }
-    (mss, scale)
+}
+
+/// Of ranges that are acknowledged selectively, the one that comes first behind `ack`. Those that lie before it tell what came
+/// twice.
+fn first_block(blocks: &[u8], ack: Seq) -> Option<(Seq, Seq)> {
+    let blocks = blocks.as_chunks::<4>().0.as_chunks::<2>().0.iter();
+    let ranges = blocks.map(|block| {
+        let [start, end] = block.map(|number| Seq(u32::from_be_bytes(number)));
+        (start, end)
+    });
+    let sound = ranges.filter(|(start, end)| start.behind(ack) && end.behind(*start));
+    sound.min_by_key(|(start, _)| *start - ack)
 }
 
 /// Whether a segment's checksum is right, or of no concern.
@@ -151,6 +176,58 @@ pub(super) fn is_sound(packet: &Packet, bytes: &[u8]) -> bool {
     }
 }
 
+/// Options of a segment to the inside.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Options {
+    /// None.
+    None,
+    /// Of a SYN: the maximum segment size, the window scale where there is one, and whether selective acknowledgements are
+    /// permitted.
+    Syn(u16, Option<u8>, bool),
+    /// What is acknowledged selectively; at least one range.
+    Blocks(Blocks),
+}
+
+impl Options {
+    /// Bytes they take.
+    fn len(&self) -> usize {
+        match self {
+            Options::None => 0,
+            Options::Syn(_, _, permits) => SYN_OPTIONS_LEN + if *permits { PERMIT_LEN } else { 0 },
+            Options::Blocks(blocks) => BLOCKS_FRONT_LEN + blocks.ranges().len() * BLOCK_LEN,
+        }
+    }
+
+    /// Writes them to `to`, which is as long as they are.
+    fn write(&self, to: &mut [u8]) {
+        match self {
+            Options::None => {}
+            Options::Syn(mss, scale, permits) => {
+                let [a, b] = mss.to_be_bytes();
+                let scale = match scale {
+                    Some(shift) => [1, 3, 3, *shift],
+                    None => [1; 4],
+                };
+                to[..4].copy_from_slice(&[2, 4, a, b]);
+                to[4..8].copy_from_slice(&scale);
+                if *permits {
+                    to[8..].copy_from_slice(&[1, 1, 4, 2]);
+                }
+            }
+            Options::Blocks(blocks) => {
+                let ranges = blocks.ranges();
+                to[..4].copy_from_slice(&[1, 1, 5, (2 + ranges.len() * BLOCK_LEN) as u8]);
+                for (to, (start, end)) in to[4..].chunks_exact_mut(BLOCK_LEN).zip(ranges) {
+                    to[..4].copy_from_slice(&start.0.to_be_bytes());
+                    to[4..].copy_from_slice(&end.0.to_be_bytes());
+                }
+            }
+        }
+    }
+}
+
+const _: () = assert!(HEADER_LEN + BLOCKS_FRONT_LEN + BLOCKS_MAX * BLOCK_LEN <= 60);
+
 /// A segment to the inside.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Reply {
@@ -162,14 +239,14 @@ pub(super) struct Reply {
     pub(super) flags: u8,
     /// Its window as it is written.
     pub(super) window: u16,
-    /// Of a SYN: the maximum segment size, and the window scale where there is one.
-    pub(super) options: Option<(u16, Option<u8>)>,
+    /// Its options; of one with payload, none.
+    pub(super) options: Options,
 }
 
 impl Reply {
     /// Its header's length, bytes.
     fn header_len(&self) -> usize {
-        HEADER_LEN + if self.options.is_some() { SYN_OPTIONS_LEN } else { 0 }
+        HEADER_LEN + self.options.len()
     }
 
     /// Writes the header but its checksum, which is left 0.
@@ -182,15 +259,7 @@ impl Reply {
         to[13] = self.flags;
         to[14..16].copy_from_slice(&self.window.to_be_bytes());
         to[16..20].fill(0);
-        if let Some((mss, scale)) = self.options {
-            let [a, b] = mss.to_be_bytes();
-            let scale = match scale {
-                Some(shift) => [1, 3, 3, shift],
-                None => [1; 4],
-            };
-            to[20..24].copy_from_slice(&[2, 4, a, b]);
-            to[24..28].copy_from_slice(&scale);
-        }
+        self.options.write(&mut to[HEADER_LEN..]);
     }
 
     /// Sends it without payload.
@@ -247,9 +316,9 @@ pub(super) fn reset_for(segment: &Segment) -> Option<Reply> {
         return None;
     }
     Some(if segment.has(flag::ACK) {
-        Reply { seq: segment.ack, ack: Seq(0), flags: flag::RST, window: 0, options: None }
+        Reply { seq: segment.ack, ack: Seq(0), flags: flag::RST, window: 0, options: Options::None }
     } else {
         let ack = segment.seq + segment.span();
-        Reply { seq: Seq(0), ack, flags: flag::RST | flag::ACK, window: 0, options: None }
+        Reply { seq: Seq(0), ack, flags: flag::RST | flag::ACK, window: 0, options: Options::None }
     })
 }

@@ -5,6 +5,7 @@ mod closing;
 mod inward;
 mod opening;
 mod outward;
+mod selective;
 
 use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
@@ -261,6 +262,8 @@ impl Bed {
         let result = step(&mut self.tcp, desk);
         let live = self.tcp.flows.iter().flatten().count();
         assert_eq!(live, self.tcp.len(), "the tables agree");
+        let early = self.tcp.flows.iter().flatten().filter_map(|flow| flow.early.as_ref());
+        assert_eq!(early.map(|early| early.len()).sum::<usize>(), self.tcp.stock.all());
         result
     }
 

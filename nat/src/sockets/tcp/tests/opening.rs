@@ -262,7 +262,7 @@ fn somebody_who_comes_in_is_led_to_the_node_and_data_waits_for_it() {
     let asked = bed.comes_in();
     let [syn] = &asked[..] else { panic!("one SYN: {asked:?}") };
     assert_eq!(syn.short(), (SYN, syn.seq, 0, 0));
-    assert_eq!(syn.options, [2, 4, 0x05, 0xb4, 1, 3, 3, flow::SCALE]);
+    assert_eq!(syn.options, [2, 4, 0x05, 0xb4, 1, 3, 3, flow::SCALE, 1, 1, 4, 2]);
     assert!(!bed.arrives(b"hello"), "not yet");
     bed.silent();
     bed.ack = syn.seq.wrapping_add(1);
