@@ -185,8 +185,14 @@ impl Daemon {
         self.node_ended(id, None).await;
     }
 
-    /// A node's process is gone: its endpoints, addresses and names are free. An attached node goes with it.
+    /// A node's process is gone: its endpoints, addresses, names and ports are free when this returns, also where somebody else
+    /// was the first to see its end. An attached node goes with it.
     pub(super) async fn node_ended(self: &Arc<Self>, id: Id, code: Option<i32>) {
+        self.end_node(id, code).await;
+        self.until_doors_are_closed().await;
+    }
+
+    async fn end_node(self: &Arc<Self>, id: Id, code: Option<i32>) {
         let mut control = self.control.lock().await;
         let Some(node) = control.topology.node_by_id(id).cloned() else { return };
         if !node.running() {
@@ -211,14 +217,12 @@ impl Daemon {
             self.finish_removal(&node);
         }
         let _ = cut.await;
-        self.until_doors_are_closed().await;
     }
 
     /// Takes down what is live about a node whose endpoints are gone from the desired state.
     fn forget(self: &Arc<Self>, control: &mut Control, node: &Node) -> Cut {
         let endpoints: Vec<EndpointId> = node.endpoints.iter().map(|e| e.id).collect();
         let cut = self.dismiss(control, &endpoints);
-
         self.keeping.release(vec![node_key(node.id)]);
         if let Some(LiveNode { watch: Some(watch), .. }) = control.nodes.remove(&node.id) {
             watch.abort();
@@ -454,10 +458,14 @@ fn place_of(spec: &NodeCreate, inside: OwnedFd) -> Result<(Place, Option<u32>), 
     Ok((Place::Process(Arc::new(inside)), Some(pid)))
 }
 
-/// The namespace of a node that exists.
+/// The namespace of a node that runs. One that is still being made is left alone: its maker wires it and opens its ports.
 pub(super) fn place_again(control: &Control, node: &Node) -> Result<Place, Refusal> {
-    if let Some(process) = control.nodes.get(&node.id).and_then(|live| live.process.clone()) {
-        return Ok(Place::Process(process));
+    let Some(live) = control.nodes.get(&node.id) else {
+        let message = format!("node {} is just being made, or has ended: try again", node.name);
+        return Err(Refusal::new(RefusalKind::Conflict, message));
+    };
+    if let Some(process) = &live.process {
+        return Ok(Place::Process(Arc::clone(process)));
     }
     match &node.netns {
         Some(path) => match std::fs::File::open(path) {
