@@ -112,17 +112,23 @@ fn programs() -> BTreeMap<u64, (u32, String)> {
             continue;
         };
         let Ok(descriptors) = fs::read_dir(process.path().join("fd")) else { continue };
-        let name = fs::read_to_string(process.path().join("comm")).unwrap_or_default();
+        let name = name_of(&fs::read(process.path().join("comm")).unwrap_or_default());
         for link in descriptors.flatten().filter_map(|entry| fs::read_link(entry.path()).ok()) {
             let inode = link.to_str().and_then(|text| {
                 text.strip_prefix("socket:[")?.strip_suffix(']')?.parse::<u64>().ok()
             });
             if let Some(inode) = inode {
-                found.entry(inode).or_insert_with(|| (pid, name.trim().to_owned()));
+                found.entry(inode).or_insert_with(|| (pid, name.clone()));
             }
         }
     }
     found
+}
+
+/// What a process calls itself: any bytes, which are to stay one line of an answer and of the log.
+fn name_of(comm: &[u8]) -> String {
+    let name = String::from_utf8_lossy(comm.strip_suffix(b"\n").unwrap_or(comm));
+    name.chars().map(|c| if c.is_control() { '?' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -141,6 +147,12 @@ mod tests {
                   00:00000000 00000000     0        0 77 2 0 0";
         assert_eq!(row(Transport::Udp, v6).unwrap().local, "[::1]:53".parse().unwrap());
         assert_eq!(row(Transport::Tcp, "  sl  local_address rem_address   st tx_queue"), None);
+    }
+
+    #[test]
+    fn what_a_process_calls_itself_stays_one_line() {
+        assert_eq!(name_of(b"nginx\n"), "nginx");
+        assert_eq!(name_of(b"a\nb\x1b[31m\xff\n"), "a?b?[31m\u{fffd}");
     }
 
     #[test]
