@@ -5,6 +5,7 @@
 //! exist the nearest that does. After any change there the file is read anew, and the watches are set anew: it may be
 //! elsewhere now.
 
+use std::io::ErrorKind;
 use std::net::{IpAddr, Ipv6Addr, SocketAddr, SocketAddrV6};
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
@@ -36,16 +37,18 @@ const SETTLING: Duration = Duration::from_millis(100);
 
 /// The name servers that the host uses, in order.
 pub fn servers() -> Vec<SocketAddr> {
-    servers_of(&std::fs::read_to_string(RESOLV_CONF).unwrap_or_default())
+    // A comment of another encoding hides no server.
+    servers_of(&String::from_utf8_lossy(&std::fs::read(RESOLV_CONF).unwrap_or_default()))
 }
 
 fn servers_of(text: &str) -> Vec<SocketAddr> {
     let server = |line: &str| {
         let mut words = line.split_whitespace();
         (words.next()? == "nameserver").then_some(())?;
-        let (address, scope) = match words.next()?.split_once('%') {
+        let word = words.next()?;
+        let (address, scope) = match word.split_once('%') {
             Some((address, zone)) => (address.parse::<Ipv6Addr>().ok()?.into(), scope_of(zone)?),
-            None => (words_address(line)?, 0),
+            None => (word.parse().ok()?, 0),
         };
         Some(match address {
             IpAddr::V4(v4) => SocketAddr::from((v4, PORT)),
@@ -53,10 +56,6 @@ fn servers_of(text: &str) -> Vec<SocketAddr> {
         })
     };
     text.lines().filter_map(server).take(SERVERS_MAX).collect()
-}
-
-fn words_address(line: &str) -> Option<IpAddr> {
-    line.split_whitespace().nth(1)?.parse().ok()
 }
 
 /// The number of a link-local address' interface, which is written as a number or as a name (RFC 4007, section 11).
@@ -70,6 +69,11 @@ pub async fn follow(plane: Arc<Plane>) {
     loop {
         let watch = match watch() {
             Ok(watch) => Some(watch),
+            // Something went between the look and the watch: another look finds what there is instead.
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                tokio::time::sleep(SETTLING).await;
+                continue;
+            }
             Err(error) => {
                 say(format_args!("changes of {RESOLV_CONF} are not followed: {error}"));
                 None
