@@ -111,7 +111,10 @@ fn what_is_published_is_bound_at_all_its_addresses_and_shown_as_docker_shows_it(
     assert_eq!(says(&world.run(&["port", "web", "53/udp"])), "0.0.0.0:8053\n[::]:8053\n");
     let none = world.run(&["port", "web", "53"]);
     assert_eq!(none.status.code(), Some(1));
-    assert_eq!(complaint(&none), "portolan: no public port '53/tcp' published for web\n");
+    assert_eq!(
+        complaint(&none),
+        "portolan: no public port '53/tcp' published for web: `portolan port web` shows what is\n"
+    );
     assert_eq!(
         says(&world.run(&["port", "web", "81", "--format", "json"]))
             .split_whitespace()
@@ -247,7 +250,7 @@ fn ports_are_closed_while_their_node_is_stopped_or_leads_nowhere() {
         says(&world.run(&["inspect", "web", "-f", "{{json .NetworkSettings.PortFaults}}"]));
     assert_eq!(
         faults,
-        "[\"8080:80/tcp: 8080:80/tcp cannot be published: 0.0.0.0:8080/tcp is taken by user root (uid 0); choose another \
+        "[\"8080:80/tcp cannot be published: 0.0.0.0:8080/tcp is taken by user root (uid 0); choose another \
          port of the host, or end what has it\"]\n"
     );
     drop(squatter);

@@ -3,7 +3,7 @@
 use clap::Args;
 use portolan::api::client::Failure;
 use portolan::api::types::{PortRow, PublishRequest};
-use portolan::topology::{bracketed, read_ports, transport_of, transport_word};
+use portolan::topology::{HostPorts, PortWish, bracketed, read_ports, transport_word};
 use serde_json::json;
 
 use super::output::{self, Format, Row};
@@ -85,7 +85,10 @@ impl Port {
             })
             .collect();
         if let (Some((port, word)), true) = (&asked, rows.is_empty()) {
-            let message = format!("no public port '{port}/{word}' published for {}", self.node);
+            let message = format!(
+                "no public port '{port}/{word}' published for {node}: `portolan port {node}` shows what is",
+                node = self.node
+            );
             return Err(Failure::new(message));
         }
         rows.sort_by_key(|row| (row.private_port, row.transport.clone(), row.ip, row.public_port));
@@ -99,11 +102,15 @@ impl Port {
 
 /// Reads `80` or `80/udp`.
 fn one_port(text: &str) -> Result<(u16, &'static str), Failure> {
-    let wrong = |why: String| Failure { message: format!("invalid port {text:?}: {why}"), code: 2 };
-    let (port, word) = text.split_once('/').unwrap_or((text, "tcp"));
-    let transport = transport_of(word).map_err(wrong)?;
-    let port = port.parse().map_err(|_| wrong("a number of 1 to 65535 is needed".into()))?;
-    Ok((port, transport_word(transport)))
+    let wrong = |message| Failure { message, code: 2 };
+    let asked: PortWish = text.parse().map_err(wrong)?;
+    if (asked.address, asked.host, asked.count) == (None, HostPorts::Any, 1) {
+        Ok((asked.node_port, transport_word(asked.transport)))
+    } else {
+        Err(wrong(format!(
+            "invalid port {text:?}: one port of the node is needed, such as 80 or 80/udp"
+        )))
+    }
 }
 
 /// The ports of a run, one by one.
@@ -151,8 +158,9 @@ mod tests {
     fn one_port_is_of_tcp_unless_said() {
         assert_eq!(one_port("80").unwrap(), (80, "tcp"));
         assert_eq!(one_port("53/UDP").unwrap(), (53, "udp"));
-        assert_eq!(one_port("x").unwrap_err().code, 2);
-        assert_eq!(one_port("80/sctp").unwrap_err().code, 2);
+        for wrong in ["x", "0", "+80", "80-81", "8080:80", "80/sctp"] {
+            assert_eq!(one_port(wrong).unwrap_err().code, 2, "{wrong}");
+        }
     }
 
     #[test]

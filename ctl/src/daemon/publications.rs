@@ -6,7 +6,8 @@
 //! again, and whoever opens doors waits for those that are just being closed.
 //!
 //! Doors are open while their node runs and is reachable: a commit closes those that are not open any more in the state it
-//! makes, and [`Daemon::settle_doors`] opens them again after every change of a node's networks. Ports that somebody else took meanwhile stay closed; the log tells, and so do `ps` and `inspect`.
+//! makes, and [`Daemon::settle_doors`] opens them again after every change of a node's networks. Ports that somebody else took
+//! meanwhile stay closed; the log tells, and so do `ps` and `inspect`.
 
 use std::collections::BTreeMap;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};

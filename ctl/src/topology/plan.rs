@@ -3,8 +3,8 @@
 //! Both sides are drawn as the dataplane knows them: tables of networks, ports, hosts and views. The commands then come in
 //! an order in which nothing is ever referred to before it exists or after it is gone: ports leave, names and views go,
 //! networks end, networks begin, ports join, names and views come. Publications end first and begin last; one that leads
-//! elsewhere is published anew under its handle, which replaces it and leaves its sockets. A view that mentioned a network which ends is taken
-//! down before and set again behind it.
+//! elsewhere is published anew under its handle, which replaces it and leaves its sockets. A view that mentioned a network
+//! which ends is taken down before and set again behind it.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::IpAddr;

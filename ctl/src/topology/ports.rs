@@ -51,7 +51,7 @@ pub fn transport_word(transport: Transport) -> &'static str {
 ///
 /// # Errors
 /// In words, where it is none that can be published.
-pub fn transport_of(word: &str) -> Result<Transport, String> {
+fn transport_of(word: &str) -> Result<Transport, String> {
     match word.to_ascii_lowercase().as_str() {
         "tcp" => Ok(Transport::Tcp),
         "udp" => Ok(Transport::Udp),
@@ -145,6 +145,8 @@ fn settle(given: Given) -> Result<PortWish, String> {
 
 fn short_form(text: &str) -> Result<PortWish, String> {
     let (ports, transport) = match text.split_once('/') {
+        // Docker reads no word as tcp.
+        Some((ports, "")) => (ports, Transport::Tcp),
         Some((ports, word)) => (ports, transport_of(word)?),
         None => (text, Transport::Tcp),
     };

@@ -174,14 +174,7 @@ impl Topology {
             ));
             return added;
         }
-        for spec in specs {
-            let wish: PortWish = match spec.parse() {
-                Ok(wish) => wish,
-                Err(why) => {
-                    faults.invalid(why);
-                    continue;
-                }
-            };
+        for wish in read_all(specs, faults) {
             if !self.check_free(node, &wish, faults) {
                 continue;
             }
@@ -309,14 +302,13 @@ impl Topology {
     ) -> Result<(Id, Vec<Mapping>), Refusal> {
         let node = Arc::clone(self.node(node)?);
         let (mut faults, mut gone) = (Faults::default(), Vec::<Mapping>::new());
-        for spec in specs {
-            let wish: PortWish = match spec.parse() {
-                Ok(wish) => wish,
-                Err(why) => {
-                    faults.invalid(why);
-                    continue;
-                }
-            };
+        if specs.len() > PUBLICATIONS_PER_NODE_MAX {
+            let message = format!(
+                "a node has {PUBLICATIONS_PER_NODE_MAX} publications at most: name no more of them at once"
+            );
+            return Err(Refusal::new(RefusalKind::Invalid, message));
+        }
+        for wish in read_all(specs, &mut faults) {
             let found = node.publications.iter().find(|mapping| is_meant(mapping, &wish));
             match found {
                 Some(mapping) if gone.iter().any(|one| one.handle == mapping.handle) => {
@@ -392,6 +384,11 @@ impl Topology {
             }
         });
     }
+}
+
+/// The wishes that can be read; the others are noted.
+fn read_all(specs: &[String], faults: &mut Faults) -> Vec<PortWish> {
+    specs.iter().filter_map(|spec| spec.parse().map_err(|why| faults.invalid(why)).ok()).collect()
 }
 
 /// Whether a wish names a mapping: as it was asked for, or by the host's port that it was given.

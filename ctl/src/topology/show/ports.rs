@@ -60,12 +60,9 @@ pub(super) fn asked(node: &Node) -> BTreeMap<String, Vec<PortBinding>> {
     all
 }
 
-/// What should be open and is not.
+/// Why what should be open is not.
 pub(super) fn faults(node: &Node) -> Vec<String> {
-    let fault = |mapping: &super::super::Mapping| {
-        mapping.fault.as_ref().map(|why| format!("{}: {why}", mapping.wish))
-    };
-    node.publications.iter().filter_map(fault).collect()
+    node.publications.iter().filter_map(|mapping| mapping.fault.clone()).collect()
 }
 
 /// The PORTS of `docker ps`: ranges in one piece, and closed ones behind.

@@ -128,8 +128,8 @@ fn what_cannot_be_published_is_told_with_every_fault() {
         told,
         (
             RefusalKind::Invalid,
-            "127.0.0.1:8080:1/tcp cannot be published: node web has 8080:80/tcp published; unpublish that, or choose \
-             another port of the host; invalid port \"x\": \"x\" is not a port of 1 to 65535; 9000:2/tcp and 9000:1/tcp of \
+            "invalid port \"x\": \"x\" is not a port of 1 to 65535; 127.0.0.1:8080:1/tcp cannot be published: node web has \
+             8080:80/tcp published; unpublish that, or choose another port of the host; 9000:2/tcp and 9000:1/tcp of \
              node db are on the same port of the host; 9000:1/tcp is published to node db already"
                 .into()
         )
@@ -178,9 +178,12 @@ fn publications_go_by_what_was_asked_or_given_and_as_a_whole() {
     let (_, message) = refused(bench.topology.unpublish("web", &specs(&["8001:101", "1:1", "z"])));
     assert_eq!(
         message,
-        "8001:101/tcp is not what is published to node web: that is 8000-8009:100-109/tcp, which goes as a whole; 1:1/tcp is \
-         not published to node web: `portolan port web` shows what is; invalid port \"z\": \"z\" is not a port of 1 to 65535"
+        "invalid port \"z\": \"z\" is not a port of 1 to 65535; 8001:101/tcp is not what is published to node web: that is \
+         8000-8009:100-109/tcp, which goes as a whole; 1:1/tcp is not published to node web: `portolan port web` shows what is"
     );
+    let many = vec!["90".to_owned(); 257];
+    let (_, message) = refused(bench.topology.unpublish("web", &many));
+    assert_eq!(message, "a node has 256 publications at most: name no more of them at once");
     let (_, message) = refused(bench.topology.unpublish("web", &specs(&["90", "90"])));
     assert_eq!(message, "90/tcp is given twice");
     assert_eq!(bench.get("web").publications.len(), 3);
@@ -216,7 +219,7 @@ fn ports_are_shown_in_dockers_shapes() {
     assert_eq!(ports["90/udp"], [binding("127.0.0.1", "49152")]);
     assert_eq!(ports["101/tcp"], [binding("0.0.0.0", "8001"), binding("::", "8001")]);
     assert!(!ports.contains_key("1/tcp"));
-    assert_eq!(detail.network_settings.port_faults, ["9000-9009:1/tcp: all are taken"]);
+    assert_eq!(detail.network_settings.port_faults, ["all are taken"]);
     let asked = &detail.host_config.port_bindings;
     assert_eq!(asked["80/tcp"], [binding("", "8080")]);
     assert_eq!(asked["90/udp"], [binding("127.0.0.1", "")]);
