@@ -108,10 +108,7 @@ impl Place {
             ip(&format!("-n {guest} link set eth0 up"))?;
             ip(&format!("-n {switch} link set s{i} up"))?;
             if options.no_offload {
-                run(&[
-                    "ip", "netns", "exec", guest, "ethtool", "-K", "eth0", "tso", "off", "gso",
-                    "off",
-                ])?;
+                without_offload(guest, "eth0")?;
             }
         }
         Ok(place)
@@ -187,6 +184,9 @@ impl Place {
                 let words = ["attach", "--netns", &netns, "--name", name, "--network", "lan"];
                 let words = [&[program.as_str(), "--host", &host], words.as_slice()].concat();
                 run(&[words.as_slice(), &["--ifname", "eth1"]].concat())?;
+                if options.no_offload {
+                    without_offload(guest, "eth1")?;
+                }
             }
             Ok(())
         };
@@ -247,6 +247,12 @@ impl Place {
         let rate = at.and_then(|at| words[at - 1].parse().ok());
         rate.ok_or_else(|| io::Error::other(format!("iperf3 told no rate:\n{text}")))
     }
+}
+
+/// From now on this end of a wire is given every frame by itself.
+fn without_offload(guest: &str, ifname: &str) -> io::Result<()> {
+    let words = ["ethtool", "-K", ifname, "tso", "off", "gso", "off"];
+    run(&[["ip", "netns", "exec", guest].as_slice(), &words].concat()).map(drop)
 }
 
 /// A keeper is asked to end, and takes its daemon along.
