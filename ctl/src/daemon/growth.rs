@@ -2,7 +2,7 @@
 //!
 //! A ring's slots hold a superframe each, so a small ring has few, and a burst of small frames overruns it. Every wire begins
 //! small; the dataplane tells when one has lost frames that way, and then the ring is replaced by a larger one: the port is
-//! paused, the ring made on a thread for blocking work, the keeper's note changed, the port resumed. Frames that the guest
+//! paused, the ring made by a thread for blocking work, the keeper's note changed, the port resumed. Frames that the guest
 //! sends in that time are lost, as some just were; frames to it go on. Killed in the middle, the daemon leaves a note and a
 //! ring that do not fit, and its heir makes a new ring as the note says.
 //!
@@ -13,7 +13,8 @@ use std::sync::Arc;
 
 use nix::unistd::{SysconfVar, sysconf};
 use portolan_switch::ids::PortId;
-use portolan_switch::io::{PacketWire, Port, RingShape, packet};
+use portolan_switch::io::{Port, RingShape, packet};
+use tokio::runtime::Handle;
 use tokio::sync::OwnedMutexGuard;
 
 use super::log::say;
@@ -74,7 +75,6 @@ impl Budget {
 /// A wire that is to grow, and that nobody closes meanwhile.
 struct Growth {
     endpoint: EndpointId,
-    port: PortId,
     from: WireNote,
     to: WireNote,
     _held: OwnedMutexGuard<()>,
@@ -93,7 +93,7 @@ impl Control {
             return None;
         }
         self.wires.get_mut(&endpoint)?.note = to;
-        Some(Growth { endpoint, port, from, to, _held: held })
+        Some(Growth { endpoint, from, to, _held: held })
     }
 }
 
@@ -101,28 +101,27 @@ impl Daemon {
     /// Gives the wire behind a port a larger ring, if it may have one.
     pub(super) async fn grow(&self, port: PortId) {
         let Some(growth) = self.control.lock().await.begin_growth(port) else { return };
-        let Some(Port::Packet(wire)) = self.plane.pause(port).await else { return };
-        let shape = growth.to.shape;
-        let work = move || reshaped(wire, shape);
-        // It fails only where the process ends.
-        let Ok((wire, result)) = tokio::task::spawn_blocking(work).await else { return };
-        if result.is_ok() {
-            self.keeping.note(&wire_key(growth.endpoint), growth.to.text());
-        }
-        let open = Opening { ports: vec![(growth.port, Port::Packet(wire))], ..Opening::default() };
-        self.plane.change(open, Vec::new()).await;
-        if let Err(error) = result {
+        let (plane, keeping) = (Arc::clone(&self.plane), Arc::clone(&self.keeping));
+        let (key, to) = (wire_key(growth.endpoint), growth.to);
+        let runtime = Handle::current();
+        // All of it on that thread: a port that is paused is not to wait until one is free.
+        let work = move || {
+            let Port::Packet(mut wire) = runtime.block_on(plane.pause(port))?;
+            let result = wire.reshape(to.shape);
+            if result.is_ok() {
+                keeping.note(&key, to.text());
+            }
+            let open = Opening { ports: vec![(port, Port::Packet(wire))], ..Opening::default() };
+            runtime.block_on(plane.change(open, Vec::new()));
+            result.err()
+        };
+        if let Ok(Some(error)) = tokio::task::spawn_blocking(work).await {
             say(format_args!("cannot give wire {} more slots: {error}", growth.endpoint.short()));
             if let Some(wire) = self.control.lock().await.wires.get_mut(&growth.endpoint) {
                 wire.note = growth.from;
             }
         }
     }
-}
-
-fn reshaped(mut wire: PacketWire, shape: RingShape) -> (PacketWire, std::io::Result<()>) {
-    let result = wire.reshape(shape);
-    (wire, result)
 }
 
 /// What a ring takes over that of a new wire, bytes.

@@ -65,6 +65,9 @@ const RECHECK_LAST: Duration = Duration::from_millis(1024);
 /// means are used up and may be free again later.
 const OVERFLOW_QUIET: Duration = Duration::from_secs(10);
 
+/// The same for a port that was just resumed: enough that a growth that fails each time costs little.
+const RESUMED_QUIET: Duration = Duration::from_secs(1);
+
 /// The token of the waker; no port has it.
 const WAKER: Token = Token(usize::MAX);
 
@@ -214,7 +217,7 @@ impl Dataplane {
         for _ in 0..MESSAGES_MAX {
             match self.neck.take() {
                 None => break,
-                Some(Down::Open(id, port)) => self.open(id, port),
+                Some(Down::Open(id, port)) => self.open(id, port, now),
                 Some(Down::Pause(id)) => self.pause(id),
                 Some(Down::Close(id)) => self.close(id),
                 Some(Down::Listen(id, doors)) => self.listen(id, doors),
@@ -230,7 +233,7 @@ impl Dataplane {
         true
     }
 
-    fn open(&mut self, id: PortId, mut port: Port) {
+    fn open(&mut self, id: PortId, mut port: Port, now: Time) {
         let at = id.0 as usize;
         if self.rx.len() <= at {
             self.rx.resize_with(at + 1, || None);
@@ -249,7 +252,8 @@ impl Dataplane {
             registry.register(&mut SourceFd(&port.raw_fd()), token, Interest::READABLE);
         self.tx[at] = Some(port.sender(self.uso));
         let dead = registered.is_err();
-        self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead, quiet_until: None });
+        let quiet_until = resumed.then(|| now + RESUMED_QUIET);
+        self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead, quiet_until });
         match registered {
             // What an heir finds in the ring is not reported as new; nor is what happened to a device in a pause.
             Ok(()) => self.note_ready(id, resumed),
