@@ -68,6 +68,10 @@ impl Inside for Turn<'_> {
         Made::Sent
     }
 
+    fn may_object(&mut self, _zone: Zone, _to: IpAddr) -> bool {
+        true
+    }
+
     fn lost(&mut self, _zone: Zone, _to: IpAddr, why: Lost, _packets: u64) {
         self.lost.push(why);
     }

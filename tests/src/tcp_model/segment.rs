@@ -54,7 +54,7 @@ impl Segment {
             ack: long(8),
             flags: tcp[13],
             window: word(14),
-            options: tcp[20..header].to_vec(),
+            options: tcp.get(20..header)?.to_vec(),
             payload: tcp[header..].to_vec(),
         };
         Some((SocketAddr::new(src, word(0)), SocketAddr::new(dst, word(2)), segment))
@@ -94,6 +94,31 @@ impl Segment {
             }
         }
         (mss, scale)
+    }
+
+    fn option(&self, kind: u8) -> Option<&[u8]> {
+        let mut rest = &self.options[..];
+        while let [first, tail @ ..] = rest {
+            let len = if *first == 1 { 1 } else { usize::from(*tail.first()?).max(2) };
+            if *first == kind {
+                return rest.get(2..len);
+            }
+            rest = rest.get(len..)?;
+        }
+        None
+    }
+
+    /// Whether its sender takes selective acknowledgements.
+    pub fn permits_selection(&self) -> bool {
+        self.option(4).is_some()
+    }
+
+    /// What it acknowledges selectively: first numbers, and those behind the last.
+    pub fn selected(&self) -> Vec<(u32, u32)> {
+        let blocks = self.option(5).unwrap_or_default();
+        assert!(blocks.len().is_multiple_of(8), "a block is two numbers");
+        let number = |at: &[u8]| u32::from_be_bytes([at[0], at[1], at[2], at[3]]);
+        blocks.chunks(8).map(|block| (number(block), number(&block[4..]))).collect()
     }
 
     /// The frame that carries it.

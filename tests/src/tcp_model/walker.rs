@@ -67,6 +67,12 @@ pub struct Walker {
     peer_edge: u64,
     newest: (u64, u64),
     fin_sent: bool,
+    /// It has said that it takes selective acknowledgements.
+    offered: bool,
+    /// What of its stream has arrived, by places.
+    arrived: Vec<bool>,
+    /// What it has made and not sent yet.
+    late: Vec<Segment>,
     early: BTreeMap<u64, Vec<u8>>,
     end_at: Option<u64>,
     unread: usize,
@@ -122,6 +128,9 @@ impl Walker {
             peer_edge: 0,
             newest: (0, 0),
             fin_sent: false,
+            offered: false,
+            arrived: Vec::new(),
+            late: Vec::new(),
             early: BTreeMap::new(),
             end_at: None,
             unread: 0,
@@ -206,6 +215,7 @@ impl Walker {
         }
         if random.random::<bool>() {
             // SACK permitted, timestamps, and a kind that nobody knows.
+            self.offered = true;
             segment.options.extend([4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 253, 4, 1, 2]);
         }
         if let Some(scale) = self.plan.scale {
@@ -305,6 +315,14 @@ impl Walker {
         if random.random_ratio(3, 4) {
             self.say_more(now, random, &mut out);
         }
+        // What is sent in one order may arrive in another, and a part of it later than all that follows.
+        if random.random_ratio(1, 4) {
+            out.reverse();
+        }
+        out.append(&mut self.late);
+        if out.len() > 1 && random.random_ratio(1, 4) {
+            self.late.push(out.swap_remove(0));
+        }
         if random.random_ratio(1, 20) && self.una > 0 && self.nxt > self.una {
             // Any part of what is under way, once more.
             let from = random.random_range(self.una..self.nxt);
@@ -314,7 +332,7 @@ impl Walker {
         if self.owes_ack && random.random_ratio(1, 2) || random.random_ratio(1, 50) {
             out.push(self.segment(self.nxt, 0, Vec::new()));
         }
-        if now.since(self.progress) > KEEPALIVE {
+        if now.since(self.progress) > KEEPALIVE && self.una == self.nxt {
             self.progress = now;
             let garbage = if random.random::<bool>() { vec![0] } else { Vec::new() };
             out.push(self.segment(self.nxt.wrapping_sub(1), 0, garbage));

@@ -149,7 +149,7 @@ fn fragments(to: SocketAddr, payload: &[u8], mtu: usize) -> Vec<Vec<u8>> {
             ip(ends.0, ends.1, 44, &part)
         } else {
             let mut frame = ip(ends.0, ends.1, UDP, piece);
-            let place = (at as u16 / 8 | if more { 0x2000 } else { 0 }).to_be_bytes();
+            let place = ((at as u16 / 8) | if more { 0x2000 } else { 0 }).to_be_bytes();
             frame[l3 + 6..l3 + 8].copy_from_slice(&place);
             // The parts carry a checksum of the whole, which filling a part's must not touch.
             frame[l3 + 20..].copy_from_slice(piece);
