@@ -295,10 +295,19 @@ pub fn packets(data: &[u8]) {
             if let Some(place) = frame.get_mut(14 + source..14 + source + both.len()) {
                 place.copy_from_slice(&both);
             }
-            fill_checksums(&mut frame);
+            if lies_whole(&frame) {
+                fill_checksums(&mut frame);
+            }
         }
         frame
     });
+}
+
+/// Whether the packet and its headers end where the frame does, or before.
+fn lies_whole(frame: &[u8]) -> bool {
+    let Ok(parts) = crate::packet::Parts::of(frame) else { return false };
+    let header = frame.get(parts.l3).map_or(0, |first| usize::from(first & 15) * 4);
+    parts.end <= frame.len() && parts.l3 + header.max(20) <= frame.len()
 }
 
 fn octets(address: &IpAddr) -> Vec<u8> {
@@ -368,7 +377,7 @@ pub fn datagrams(data: &[u8]) {
         if extra & 4 != 0 {
             let at = usize::from(script.word()) % frame.len();
             frame[at] ^= script.byte();
-            if extra & 8 != 0 {
+            if extra & 8 != 0 && lies_whole(&frame) {
                 fill_checksums(&mut frame);
             }
         }
