@@ -134,7 +134,7 @@ pub(super) struct Flow {
     pub(super) farthest: Seq,
     /// The inside takes selective acknowledgements.
     pub(super) selective: bool,
-    /// What came too early.
+    /// What came too early. There is one from the first early part of a batch to the end of the batch, at least.
     pub(super) early: Option<Box<Early>>,
     /// Bytes that wait for the end of the batch, and whether a FIN follows them.
     pub(super) gathered: u32,
@@ -352,9 +352,6 @@ impl Flow {
             && let Some(early) = &mut self.early
         {
             early.forget_duplicate();
-            if early.is_empty() {
-                self.early = None;
-            }
         }
         made
     }

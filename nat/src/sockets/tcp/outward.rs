@@ -11,7 +11,7 @@ use crate::inside::{Inside, Lost, Made, PacketId};
 use crate::sockets::Desk;
 use crate::sockets::host::{Failure, Host};
 
-use super::flow::{Fate, Flow, State, TIME_WAIT, Wait};
+use super::flow::{Fate, Flow, SCALE, State, TIME_WAIT, Wait};
 use super::inward::REPEATS;
 use super::reorder::{Early, Held, Stock, Stretch};
 use super::segment::{Segment, flag, reset_for};
@@ -152,7 +152,9 @@ impl Flow {
             // It was sent again, or asks for the window: it must be told at once how far it is.
             self.owe_again();
             let end = segment.seq + segment.len;
-            if segment.len > 0 && !end.behind(awaited) {
+            // What lies farther back than any window may be somebody's guess.
+            let near = awaited - segment.seq <= u32::from(u16::MAX) << SCALE;
+            if segment.len > 0 && near && !end.behind(awaited) {
                 self.note_duplicate(segment.seq, end);
             }
             if self.state == State::TimeWait && segment.has(flag::FIN) {
@@ -306,6 +308,7 @@ impl Flow {
                 break;
             }
         }
+        self.early = self.early.take().filter(|early| !early.is_empty());
         self.settle(desk)
     }
 

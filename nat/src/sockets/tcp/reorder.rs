@@ -13,6 +13,8 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use arrayvec::ArrayVec;
+
 use crate::inside::Owner;
 
 use super::sequence::Seq;
@@ -301,18 +303,22 @@ impl Early {
     /// first.
     pub(super) fn blocks(&self, expected: Seq) -> Blocks {
         let mut blocks = Blocks::default();
-        let told = |(start, end): &(Seq, Seq)| {
-            let inside = |range: &Range| !start.before(range.start) && !end.behind(range.end());
-            // What came again may have been dropped in the end.
-            !end.behind(expected) || self.ranges.iter().any(inside)
-        };
-        if let Some(duplicate) = self.duplicate.filter(told) {
-            blocks.push(duplicate);
-        }
         // What begins right there, the host has not taken yet, and may never.
         let early = self.ranges.iter().filter(|range| range.start.behind(expected));
-        let mut early: arrayvec::ArrayVec<&Range, RANGES_MAX> = early.take(RANGES_MAX).collect();
+        let mut early: ArrayVec<&Range, RANGES_MAX> = early.take(RANGES_MAX).collect();
         early.sort_unstable_by_key(|range| self.age.wrapping_sub(range.age));
+        if let Some((start, end)) = self.duplicate {
+            let holds = |range: &&Range| !start.before(range.start) && !end.behind(range.end());
+            let of = early.iter().position(holds);
+            // What came again may have been dropped in the end.
+            if of.is_some() || !end.behind(expected) {
+                blocks.push((start, end));
+            }
+            // It is to be followed by the range it lies in.
+            if let Some(first) = of.and_then(|at| early.get_mut(..=at)) {
+                first.rotate_right(1);
+            }
+        }
         for range in early {
             blocks.push((range.start, range.end()));
         }

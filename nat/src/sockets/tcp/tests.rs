@@ -211,6 +211,9 @@ impl Seg {
 /// MSS 1460, window scale 7.
 const OPTIONS: [u8; 8] = [2, 4, 0x05, 0xb4, 1, 3, 3, 7];
 
+/// The same, and selective acknowledgements.
+const PERMITS: [u8; 12] = [2, 4, 0x05, 0xb4, 1, 3, 3, 7, 1, 1, 4, 2];
+
 /// The number of the inside's SYN.
 const ISN: u32 = 0xffff_ff00;
 

@@ -87,9 +87,12 @@ fn the_latest_is_told_first_and_what_came_again_before_it() {
     assert_eq!(blocks(&early, 4), [(50, 65), (70, 80), (30, 40), (90, 95)], "dropped since");
     early.forget_duplicate();
     early.note_duplicate(seq(52), seq(53));
-    assert_eq!(blocks(&early, 4)[0], (52, 53));
+    assert_eq!(blocks(&early, 4)[..3], [(52, 53), (50, 65), (70, 80)]);
     // What begins where the rest is awaited is not told.
     assert_eq!(blocks(&early, 10), [(52, 53), (50, 65), (70, 80), (30, 40)]);
+    early.forget_duplicate();
+    early.note_duplicate(seq(31), seq(40));
+    assert_eq!(blocks(&early, 4), [(31, 40), (30, 40), (50, 65), (70, 80)]);
 }
 
 #[test]

@@ -54,6 +54,7 @@ fn event() -> impl Strategy<Value = Event> {
     let short = prop_oneof![Just(0u16), 0..20u16, 0..3000u16];
     let options = prop_oneof![
         Just(OPTIONS.to_vec()),
+        Just(PERMITS.to_vec()),
         prop::collection::vec(any::<[u8; 4]>(), 0..6).prop_map(|words| words.concat()),
     ];
     let segment = (flags, near.clone(), near.clone(), any::<u16>(), short.clone(), options);

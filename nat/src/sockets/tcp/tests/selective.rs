@@ -3,9 +3,6 @@
 use super::*;
 use crate::sockets::tcp::reorder::{FLOW_MAX, RANGES_MAX};
 
-/// As [`OPTIONS`], and selective acknowledgements.
-const PERMITS: [u8; 12] = [2, 4, 0x05, 0xb4, 1, 3, 3, 7, 1, 1, 4, 2];
-
 impl Bed {
     /// As [`Bed::open`], with selective acknowledgements.
     fn selective() -> Bed {
@@ -152,6 +149,16 @@ fn what_came_again_is_told_once() {
     let mut bed = Bed::open();
     bed.batch(&[bed.part(0, 10), bed.part(0, 10)]);
     assert!(bed.all_told().iter().all(|told| told.1.is_empty()), "only where it is permitted");
+}
+
+#[test]
+fn what_is_early_stays_so_though_something_is_said_within_the_batch() {
+    let mut bed = Bed::selective();
+    let far = seg(ACK, bed.seq.wrapping_add(1 << 20), bed.ack);
+    bed.batch(&[bed.part(100, 200), far]);
+    assert_eq!(bed.conn().got, b"");
+    bed.say(bed.part(0, 100)).unwrap();
+    assert_eq!(bed.conn().got, bytes(200));
 }
 
 #[test]
