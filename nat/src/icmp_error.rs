@@ -163,9 +163,13 @@ impl Error {
         Some(Error { reason, from, to: header.src, quote: quote(&packet[..len]) })
     }
 
-    /// Sends it.
+    /// Sends it, unless it is one too many; what somebody else reported has been limited there.
     pub fn send(&self, zone: Zone, inside: &mut dyn Inside) -> Made {
         let Some(mtu) = inside.mtu(zone) else { return Made::NoNeighbor };
+        let reported = matches!(self.reason, Reason::Reported { .. });
+        if !reported && !inside.may_object(zone, self.to) {
+            return Made::Nothing;
+        }
         let ipv4 = self.to.is_ipv4();
         let quote = &self.quote[..self.quote.len().min(quote_max(ipv4, mtu))];
         let kind = if ipv4 { protocol::ICMP } else { protocol::ICMPV6 };

@@ -133,6 +133,10 @@ pub trait Inside {
         write: &mut dyn FnMut(&mut [u8]) -> Option<Composed>,
     ) -> Made;
 
+    /// Whether `to` may be told of one more thing by an ICMP error of the gateway's own, which have a limited rate (RFC 4443,
+    /// section 2.4 (f)); counts it.
+    fn may_object(&mut self, zone: Zone, to: IpAddr) -> bool;
+
     /// Counts packets that did not reach `to`, or that came from there and were taken before they were lost.
     fn lost(&mut self, zone: Zone, to: IpAddr, why: Lost, packets: u64);
 }

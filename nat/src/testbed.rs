@@ -238,6 +238,10 @@ impl Inside for Rooms {
         Made::Sent
     }
 
+    fn may_object(&mut self, _zone: Zone, _to: IpAddr) -> bool {
+        true
+    }
+
     fn lost(&mut self, zone: Zone, to: IpAddr, why: Lost, packets: u64) {
         self.lost.push((zone, to, why, packets));
     }

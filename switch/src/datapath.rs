@@ -252,6 +252,7 @@ impl Datapath {
             outbox: turn.outbox,
             totals: &mut self.shared.totals,
             adrift: &mut self.adrift,
+            now,
         };
         let mut call = Call { host: turn.host, inside: &mut lans, random: turn.random, now };
         Some(step(sockets, &mut call))

@@ -314,6 +314,12 @@ impl Network {
         }
     }
 
+    /// Whether one more ICMP error may be sent to whoever has an address; counts it.
+    pub(crate) fn may_send_error(&mut self, to: IpAddr, now: Time) -> bool {
+        let at = self.neighbors.get(to).and_then(|neighbor| self.find(neighbor.port));
+        at.is_some_and(|at| self.ports[at].may_send_error(now))
+    }
+
     /// Forgets stations that have been silent for too long; when the next one is due.
     pub fn expire(&mut self, now: Time) -> Option<Time> {
         self.stations.expire(now);

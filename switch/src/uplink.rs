@@ -13,7 +13,7 @@ use crate::drops::{DropCounts, DropReason};
 use crate::frame::{FrameIdx, FrameTable, Offload};
 use crate::gateway::ethernet;
 use crate::headers::{ETHERNET_LEN, ethertype};
-use crate::ids::NetworkId;
+use crate::ids::{NetworkId, Time};
 use crate::network::Network;
 use crate::offload;
 use crate::outbox::Outbox;
@@ -28,11 +28,16 @@ pub(crate) struct Lans<'l, 'f> {
     pub(crate) totals: &'l mut Totals,
     /// For what is lost with no network left to name.
     pub(crate) adrift: &'l mut DropCounts,
+    pub(crate) now: Time,
 }
 
 impl Lans<'_, '_> {
     fn network(&self, zone: Zone) -> Option<&Network> {
         find(self.networks, NetworkId(zone.0))
+    }
+
+    fn network_mut(&mut self, zone: Zone) -> Option<&mut Network> {
+        self.networks.get_mut(zone.0 as usize)?.as_deref_mut()
     }
 }
 
@@ -94,11 +99,16 @@ impl Inside for Lans<'_, '_> {
         Made::Sent
     }
 
+    fn may_object(&mut self, zone: Zone, to: IpAddr) -> bool {
+        let now = self.now;
+        self.network_mut(zone).is_some_and(|network| network.may_send_error(to, now))
+    }
+
     fn lost(&mut self, zone: Zone, to: IpAddr, why: Lost, packets: u64) {
         let reason = DropReason::from(why);
         self.totals.made += packets;
         self.totals.dropped += packets;
-        match self.networks.get_mut(zone.0 as usize).and_then(Option::as_deref_mut) {
+        match self.network_mut(zone) {
             Some(network) => network.count_lost(to, reason, packets),
             None => self.adrift.add(reason, packets),
         }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::time::Duration;
 
-use portolan_nat::sockets::host::SocketId;
+use portolan_nat::sockets::host::{Failure, SocketId};
 
 use crate::checksum;
 use crate::command::{Answer, Command, Egress, PortSpec, Query};
@@ -182,6 +182,17 @@ fn refusals_are_limited_per_port() {
     seen.sort_by_key(|(_, count)| std::cmp::Reverse(*count));
     assert_eq!(seen, drops);
     assert_eq!(out(&mut bench, 2, ip("127.0.0.1"), 80).len(), 1);
+}
+
+#[test]
+fn what_the_host_refuses_is_told_at_the_same_rate() {
+    let mut bench = Bench::leading_out(true, 2, Egress::default());
+    let mut unreachable = |port| {
+        bench.outside.failures = [Some(Failure::NetUnreachable)].into();
+        out(&mut bench, port, FAR_V4.into(), 80).len()
+    };
+    let errors: usize = (0..60).map(|_| unreachable(1)).sum();
+    assert_eq!((errors, unreachable(2)), (50, 1));
 }
 
 #[test]

@@ -55,7 +55,7 @@ impl Bed {
         let nets = ["10.0.0.1/16", "fd00::1/64", "10.9.0.1/24"].map(|net| net.parse().unwrap());
         prefixes.add(nets.into_iter());
         let (prefixes, frames) = (&prefixes, &mut frames);
-        step(&mut Lans { networks, prefixes, frames, outbox, totals, adrift })
+        step(&mut Lans { networks, prefixes, frames, outbox, totals, adrift, now: Time::ZERO })
     }
 
     fn drops(&self) -> Vec<(DropReason, u64)> {

@@ -131,6 +131,7 @@ impl Forwarding {
             outbox: ways.turn.outbox,
             totals: ways.totals,
             adrift: ways.adrift,
+            now: ways.now,
         };
         let own = lans.gateway(zone, server)?;
         let port =
