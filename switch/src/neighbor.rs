@@ -76,14 +76,16 @@ impl Neighbors {
         }
     }
 
-    /// An endpoint comes with its addresses. What was learned of them before no longer holds.
+    /// An endpoint comes with its addresses; with one of IPv6 it has the link-local one of `mac` too. What was learned of them
+    /// before no longer holds.
     pub fn attach(&mut self, port: PortId, mac: MacAddr, addresses: &[IpAddr]) {
-        let home = Home { mac, own: addresses.to_vec(), learned: Vec::new() };
-        self.homes.insert(port, home);
-        for address in addresses {
+        let link_local = addresses.iter().any(IpAddr::is_ipv6).then(|| mac.link_local().into());
+        let own: Vec<IpAddr> = addresses.iter().copied().chain(link_local).collect();
+        for address in &own {
             self.unlearn(*address);
             self.entries.insert(*address, Entry { at: Neighbor { port, mac }, used: None });
         }
+        self.homes.insert(port, Home { mac, own, learned: Vec::new() });
     }
 
     /// An endpoint goes: all addresses that lead there no longer. One that two endpoints share leads to the one that is left.

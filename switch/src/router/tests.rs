@@ -196,6 +196,26 @@ fn what_the_host_refuses_is_told_at_the_same_rate() {
 }
 
 #[test]
+fn who_asks_the_host_from_a_link_local_address_is_answered_there() {
+    let mut bench = Bench::leading_out(true, 1, Egress { host_access: true, ..Egress::default() });
+    let (own, gateway) = (mac(1).link_local(), GATEWAY_MAC.link_local());
+    let mut frame = Vec::new();
+    let start = packet(GATEWAY_MAC, mac(1), own.into(), gateway.into());
+    start.udp(4000, 9).write(&mut frame, b"hi").unwrap();
+    assert_eq!(bench.send(1, frame), []);
+    let loopback = "[::1]:9".parse().unwrap();
+    assert_eq!(bench.outside.receivers(), [loopback]);
+    let (socket, ..) = bench.outside.sent[0];
+    let back = bench.arrive(socket, loopback, b"ho");
+    let [(1, frame)] = &back[..] else { panic!("{back:?}") };
+    let ip = Layout::of(frame, None).unwrap().ip(frame).unwrap().unwrap();
+    assert_eq!((ip.src, ip.dst), (gateway.into(), own.into()));
+    bench.apply(Command::DetachPort(PortId(1)));
+    bench.pass(Duration::ZERO);
+    assert!(bench.outside.open.is_empty(), "its flows go with it");
+}
+
+#[test]
 fn metadata_is_reached_where_it_is_opened() {
     let metadata = Egress { metadata: true, ..Egress::default() };
     let mut bench = Bench::leading_out(true, 1, metadata);
