@@ -49,6 +49,9 @@ const PREFIX_LEN: usize = 2;
 /// Datagrams that are read from one socket in one turn.
 const READS_MAX: usize = 16;
 
+/// Replies that wait for room. Whoever gets none asks again.
+const REPLIES_MAX: usize = 1024;
+
 /// The least time to the next try where a turn had no room: it must come round first.
 const RETRY: Duration = Duration::from_millis(1);
 
@@ -370,7 +373,11 @@ impl Forwarding {
                     }
                 }
                 Action::Leave(attempt) => self.leave(attempt, ways),
-                Action::Answer { client, message } => self.replies.push_back((client, message)),
+                Action::Answer { client, message } => {
+                    if self.replies.len() < REPLIES_MAX {
+                        self.replies.push_back((client, message));
+                    }
+                }
             }
         }
         self.deliver(ways);

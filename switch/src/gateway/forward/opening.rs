@@ -85,9 +85,8 @@ impl Forwarding {
                 Some(Line::Datagrams { socket, server })
             }
             Over::Stream => {
+                let query = prefixed(message)?;
                 let socket = host.connect(server).ok()?;
-                let prefix = u16::try_from(message.len()).ok()?.to_be_bytes();
-                let query = [&prefix[..], message].concat();
                 Some(Line::Stream(Stream::new(socket, query)))
             }
         }
@@ -171,10 +170,8 @@ impl Forwarding {
         };
         let place = (network, Transport::Tcp);
         let port = self.draw_port(place, own, server, ways.sockets, ways.turn.random)?;
-        let prefix = u16::try_from(message.len()).ok()?.to_be_bytes();
-        let query = [&prefix[..], message].concat();
         let to = (server, PORT).into();
-        let caller = Caller::new(link, (own, port), to, query, ways.turn, ways.now)?;
+        let caller = Caller::new(link, (own, port), to, prefixed(message)?, ways.turn, ways.now)?;
         Some(Line::Call { network, server, port, caller: Box::new(caller) })
     }
 
@@ -195,4 +192,10 @@ impl Forwarding {
             (free && !taken).then_some(drawn)
         })
     }
+}
+
+/// A message as a stream carries it, its length first (RFC 1035, section 4.2.2).
+fn prefixed(message: &[u8]) -> Option<Vec<u8>> {
+    let len = u16::try_from(message.len()).ok()?.to_be_bytes();
+    Some([&len[..], message].concat())
 }

@@ -86,6 +86,22 @@ fn without_servers_the_answer_is_a_failure_at_once() {
 }
 
 #[test]
+fn replies_that_find_no_room_wait_but_not_without_limit() {
+    let mut bench = bench(Egress::default());
+    bench.apply(Command::SetUpstreams(Vec::new()));
+    bench.arena = 0;
+    for _ in 0..REPLIES_MAX + 500 {
+        assert_eq!(ask(&mut bench, NAME), []);
+    }
+    bench.arena = 1 << 20;
+    let mut came = 0;
+    while let Some(due) = bench.datapath.poll_timeout() {
+        came += bench.pass_until(due).len();
+    }
+    assert_eq!(came, REPLIES_MAX);
+}
+
+#[test]
 fn an_internal_network_asks_nobody_outside() {
     let mut bench = bench(Egress { internal: true, ..Egress::default() });
     assert_eq!(told(&ask(&mut bench, NAME)), (0x4242, 5));
