@@ -197,14 +197,11 @@ impl Doors {
             let Some(payload) = self.scratch.get(..incoming.len) else { continue };
             bytes += payload.len();
             let client = incoming.from;
-            let entry = match udp.known(socket, client) {
-                Some(outside) => publication.known_entry(place, outside),
-                None => {
-                    let free = |inside, outside| !udp.has(publication.zone, inside, outside);
-                    publication.entry(place, client, free, desk)
-                }
-            };
-            match entry {
+            let known = udp.known(socket, client).and_then(|outside| {
+                publication.known_entry(place, client, outside, desk.call.inside)
+            });
+            let free = |inside, outside| !udp.has(publication.zone, inside, outside);
+            match known.or_else(|| publication.entry(place, client, free, desk)) {
                 Some(entry) => udp.inbound(&entry, socket, &incoming, payload, desk),
                 None => publication.turn_away(desk),
             }
@@ -245,12 +242,8 @@ impl Publication {
     ) -> Option<Entry> {
         let node = self.node_towards(client.ip())?;
         let inside = SocketAddr::new(node, self.node_port(place)?);
-        let shown = if self.answers(node, client.ip()) {
-            client.ip()
-        } else {
-            desk.call.inside.gateway(self.zone, node)?
-        };
-        let is_gateway = shown != client.ip();
+        let shown = self.shown(node, client.ip(), desk.call.inside)?;
+        let is_gateway = desk.call.inside.gateway(self.zone, node) == Some(shown);
         let random = &mut *desk.call.random;
         let ports = std::iter::once(client.port())
             .chain(std::iter::repeat_with(|| random.random_range(PORTS)).take(PORT_TRIES));
@@ -261,10 +254,23 @@ impl Publication {
             .map(|outside| self.entry_of(inside, outside))
     }
 
-    /// As [`Publication::entry`] for a client whom the node knows already.
-    fn known_entry(&self, place: DoorPlace, outside: SocketAddr) -> Option<Entry> {
-        let node = self.node_towards(outside.ip())?;
+    /// As [`Publication::entry`] for a client whom the node knows already. None too where he is to be shown by another address
+    /// now.
+    fn known_entry(
+        &self,
+        place: DoorPlace,
+        client: SocketAddr,
+        outside: SocketAddr,
+        inside: &dyn Inside,
+    ) -> Option<Entry> {
+        let node = self.node_towards(client.ip())?;
+        self.shown(node, client.ip(), inside).filter(|shown| *shown == outside.ip())?;
         Some(self.entry_of(SocketAddr::new(node, self.node_port(place)?), outside))
+    }
+
+    /// By what address a client is shown.
+    fn shown(&self, node: IpAddr, client: IpAddr, inside: &dyn Inside) -> Option<IpAddr> {
+        if self.answers(node, client) { Some(client) } else { inside.gateway(self.zone, node) }
     }
 
     fn entry_of(&self, inside: SocketAddr, outside: SocketAddr) -> Entry {

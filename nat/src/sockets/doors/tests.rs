@@ -313,6 +313,38 @@ fn a_failed_reception_hides_nothing_that_lies_behind_it_and_does_not_spin() {
 }
 
 #[test]
+fn a_client_is_shown_as_another_once_the_node_has_come_near_him() {
+    let (mut doors, mut roles) = (Doors::default(), Roles::default());
+    let far = Publication { near: vec![], ..publication(Transport::Udp) };
+    doors.publish(far.clone());
+    doors.listen(ID, LISTENER, socket("0.0.0.0:8081"), &mut roles);
+    let mut udp = Udp::new(Limits::default(), 1);
+    let mut bed = Bed::new();
+    let mut shown = |doors: &mut Doors, bed: &mut Bed| {
+        let incoming = Incoming {
+            from: socket("172.20.0.9:1000"),
+            to: address("192.0.2.1"),
+            len: 1,
+            hop_limit: None,
+            traffic_class: 0,
+            segment: None,
+            truncated: false,
+        };
+        bed.host.arrive(LISTENER, incoming, b"x");
+        let mut call = bed.call();
+        let desk = &mut Desk { call: &mut call, roles: &mut roles };
+        assert!(!doors.receive(LISTENER, place(8081), &mut udp, desk));
+        bed.only().ip().src
+    };
+    assert_eq!(shown(&mut doors, &mut bed), address("172.20.0.9"));
+    assert!(!doors.publish(publication(Transport::Udp)), "it leads where it did");
+    assert_eq!(shown(&mut doors, &mut bed), address("10.0.0.1"));
+    assert_eq!(shown(&mut doors, &mut bed), address("10.0.0.1"));
+    doors.publish(far);
+    assert_eq!(shown(&mut doors, &mut bed), address("172.20.0.9"));
+}
+
+#[test]
 fn an_address_lies_within_a_prefix_of_its_family_alone() {
     let within = |a: &str, net: &str, len| is_within(address(a), address(net), len);
     assert!(within("10.0.0.255", "10.0.0.0", 24) && !within("10.0.1.0", "10.0.0.0", 24));
