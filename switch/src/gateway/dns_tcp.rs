@@ -41,7 +41,7 @@ const NODE_CONNECTIONS_MAX: usize = 8;
 const QUERY_MAX: usize = 4096;
 
 /// Bytes of the length before each message.
-const PREFIX_LEN: usize = 2;
+pub(super) const PREFIX_LEN: usize = 2;
 
 /// Bytes that wait to be acknowledged.
 const SEND_BUFFER: usize = 8192;
@@ -297,10 +297,7 @@ impl Connection {
             if self.is_waiting {
                 return;
             }
-            let wanted = match self.query.first_chunk::<PREFIX_LEN>() {
-                None => PREFIX_LEN,
-                Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
-            };
+            let wanted = framed_len(&self.query);
             if wanted > PREFIX_LEN + QUERY_MAX {
                 return socket.abort();
             }
@@ -449,6 +446,12 @@ impl<'t, 'f> phy::Device for Wire<'_, 't, 'f> {
         capabilities.checksum = checksum;
         capabilities
     }
+}
+
+/// Bytes that a message takes in a stream, its length included, by what has come of it; of the length alone until that has.
+pub(super) fn framed_len(come: &[u8]) -> usize {
+    let prefix = come.first_chunk::<PREFIX_LEN>().map(|prefix| u16::from_be_bytes(*prefix));
+    PREFIX_LEN + usize::from(prefix.unwrap_or(0))
 }
 
 /// A point in time as the core knows it.

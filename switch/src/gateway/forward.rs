@@ -43,9 +43,6 @@ use stream::Stream;
 /// The largest message, bytes (RFC 1035, section 4.2.2).
 const MESSAGE_MAX: usize = 65_535;
 
-/// Bytes of the length before each message of a stream.
-const PREFIX_LEN: usize = 2;
-
 /// Datagrams that are read from one socket in one turn.
 const READS_MAX: usize = 16;
 

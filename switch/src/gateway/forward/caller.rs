@@ -11,11 +11,11 @@ use smoltcp::socket::tcp;
 use smoltcp::wire::{HardwareAddress, IpCidr};
 
 use crate::datapath::Totals;
-use crate::gateway::dns_tcp::{Link, Wire, instant, point};
+use crate::gateway::dns_tcp::{Link, PREFIX_LEN, Wire, framed_len, instant, point};
 use crate::ids::Time;
 use crate::turn::Turn;
 
-use super::{MESSAGE_MAX, PREFIX_LEN, RETRY};
+use super::{MESSAGE_MAX, RETRY};
 
 /// Segments that wait to be looked at.
 const WAITING_MAX: usize = 64;
@@ -131,10 +131,7 @@ impl Caller {
     fn serve(&mut self) -> Option<Vec<u8>> {
         let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
         loop {
-            let wanted = match self.reply.first_chunk::<PREFIX_LEN>() {
-                None => PREFIX_LEN,
-                Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
-            };
+            let wanted = framed_len(&self.reply);
             let held = self.reply.len();
             if held >= PREFIX_LEN && held == wanted {
                 return Some(self.reply.split_off(PREFIX_LEN));

@@ -2,7 +2,7 @@
 
 use portolan_nat::sockets::host::{Failure, Host, SocketId};
 
-use super::PREFIX_LEN;
+use crate::gateway::dns_tcp::{PREFIX_LEN, framed_len};
 
 /// A question on a connection.
 #[derive(Debug)]
@@ -40,10 +40,7 @@ impl Stream {
             }
         }
         loop {
-            let wanted = match self.reply.first_chunk::<PREFIX_LEN>() {
-                None => PREFIX_LEN,
-                Some(prefix) => PREFIX_LEN + usize::from(u16::from_be_bytes(*prefix)),
-            };
+            let wanted = framed_len(&self.reply);
             let held = self.reply.len();
             if held >= PREFIX_LEN && held == wanted {
                 return Ok(Some(self.reply.split_off(PREFIX_LEN)));
