@@ -29,6 +29,9 @@ pub(super) const PORTS_FROM: u16 = 49_152;
 /// Connections to servers on networks at once: each has room for the longest message.
 const CALLS_MAX: usize = 16;
 
+/// Of these, how many on one network: its nodes run the servers, which may take their time.
+const NETWORK_CALLS_MAX: usize = 4;
+
 /// How often a port is drawn before a question is given up.
 const DRAWS_MAX: usize = 8;
 
@@ -156,7 +159,9 @@ impl Forwarding {
         message: &[u8],
         ways: &mut Ways<'_, '_, '_>,
     ) -> Option<Line> {
-        if self.calls.len() >= CALLS_MAX {
+        let ports = |port| (network, Transport::Tcp, port);
+        let of_network = self.by_port.range(ports(0)..=ports(u16::MAX)).count();
+        if self.calls.len() >= CALLS_MAX || of_network >= NETWORK_CALLS_MAX {
             return None;
         }
         let lan = ways.networks.get(network.0 as usize)?.as_deref()?;

@@ -291,6 +291,23 @@ fn called() -> (Bench, u16, u32) {
 }
 
 #[test]
+fn the_servers_of_one_network_do_not_hold_all_connections() {
+    let mut bench = bench(Egress { internal: true, ..Egress::default() });
+    bench.apply(Command::SetNameServers { node: NodeId(1), servers: vec![v4(2).into()] });
+    let begun = |number: usize, bench: &mut Bench| {
+        let name = format!("{number}.example.com");
+        let (port, query) = question_to(2, &ask(bench, &name));
+        let mut cut = reply_to(&query, 0);
+        cut[2] |= 0x02;
+        let mut out = bench.send(2, from_server(2, 53, port, &cut));
+        out.extend(bench.pass(Duration::ZERO));
+        receivers(&out)
+    };
+    let all: Vec<_> = (0..5).map(|number| begun(number, &mut bench)).collect();
+    assert_eq!(all, [vec![2], vec![2], vec![2], vec![2], vec![1]], "the last has what fitted");
+}
+
+#[test]
 fn a_server_on_a_network_that_refuses_the_connection_has_failed() {
     let (mut bench, port, number) = called();
     let out = bench.send(2, segment(port, (0, number.wrapping_add(1)), 0x14, &[]));
