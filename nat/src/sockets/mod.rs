@@ -1,7 +1,8 @@
 //! The way out of a network for whoever has no privilege: host sockets.
 //!
 //! Theory of operation. A packet of the inside comes to [`Sockets::outbound`], already found worth routing. By its transport it
-//! goes to `tcp`, `udp` or `icmp`, which translate it into calls on a socket of the host; no payload is kept here. When
+//! goes to `tcp`, `udp` or `icmp`, which translate it into calls on a socket of the host; no payload is kept here but what comes
+//! too early: parts of a packet that is not whole yet, and of a TCP stream what others precede. When
 //! a socket has something to say, [`Sockets::ready`] finds whose it is, and what it says is written as packets to the inside.
 //! Packets of one batch that go to one connection are gathered, and [`Sockets::flush`] sends them together.
 //!

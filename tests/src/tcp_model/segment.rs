@@ -121,6 +121,19 @@ impl Segment {
         blocks.chunks(8).map(|block| (number(block), number(&block[4..]))).collect()
     }
 
+    /// What a TCP without a connection says to it (RFC 9293, section 3.10.7.1).
+    pub fn refusal(&self) -> Option<Segment> {
+        if self.has(RST) {
+            return None;
+        }
+        Some(if self.has(ACK) {
+            Segment { seq: self.ack, flags: RST, ..Segment::default() }
+        } else {
+            let ack = self.seq.wrapping_add(self.len() as u32);
+            Segment { ack, flags: RST | ACK, ..Segment::default() }
+        })
+    }
+
     /// The frame that carries it.
     pub fn frame(&self, from: SocketAddr, to: SocketAddr) -> Vec<u8> {
         assert!(self.options.len().is_multiple_of(4), "options come in units");

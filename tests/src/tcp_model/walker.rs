@@ -7,6 +7,7 @@
 
 mod judge;
 mod plan;
+mod selection;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -69,6 +70,8 @@ pub struct Walker {
     fin_sent: bool,
     /// It has said that it takes selective acknowledgements.
     offered: bool,
+    /// The other side takes them.
+    selects: bool,
     /// What of its stream has arrived, by places.
     arrived: Vec<bool>,
     /// What it has made and not sent yet.
@@ -129,6 +132,7 @@ impl Walker {
             newest: (0, 0),
             fin_sent: false,
             offered: false,
+            selects: false,
             arrived: Vec::new(),
             late: Vec::new(),
             early: BTreeMap::new(),
@@ -193,12 +197,13 @@ impl Walker {
             window = self.plan.buffer.min(0xffff) as u16;
             self.edge = 1 + u64::from(window);
         }
+        let plain = payload.is_empty() && flags & (SYN | RST | FIN) == 0;
         Segment {
             seq: self.isn.wrapping_add(at as u32),
             ack: self.irs.map_or(0, |irs| irs.wrapping_add(self.expected() as u32)),
             flags,
             window,
-            options: Vec::new(),
+            options: if plain { self.selection() } else { Vec::new() },
             payload,
         }
     }
@@ -418,7 +423,7 @@ impl Walker {
             State::Closed if self.plan.opening != Opening::Active => {
                 self.first(segment, now, random)
             }
-            State::Closed | State::Over => refusal(segment).into_iter().collect(),
+            State::Closed | State::Over => segment.refusal().into_iter().collect(),
             State::SynSent => self.opened(segment, now, random),
             _ => self.taken(segment, now, random),
         };
@@ -427,6 +432,7 @@ impl Walker {
 
     fn meet(&mut self, segment: &Segment) {
         self.irs = Some(segment.seq);
+        self.selects = segment.permits_selection();
         let (mss, scale) = segment.offers();
         self.peer_mss = mss.map_or(self.peer_mss, usize::from).min(9000);
         self.scales = scale.is_some() && self.plan.scale.is_some();
@@ -437,12 +443,12 @@ impl Walker {
 
     fn first(&mut self, segment: &Segment, now: Time, random: &mut ChaCha8Rng) -> Vec<Segment> {
         if segment.has(RST) || !segment.has(SYN) || segment.has(ACK) {
-            return refusal(segment).into_iter().collect();
+            return segment.refusal().into_iter().collect();
         }
         if self.plan.opening == Opening::Refusing {
             self.did_reset = true;
             self.state = State::Over;
-            return refusal(segment).into_iter().collect();
+            return segment.refusal().into_iter().collect();
         }
         self.nxt = 1;
         self.progress = now;
@@ -459,7 +465,7 @@ impl Walker {
     fn opened(&mut self, segment: &Segment, now: Time, random: &mut ChaCha8Rng) -> Vec<Segment> {
         let acks = segment.has(ACK) && segment.ack == self.isn.wrapping_add(1);
         if segment.has(ACK) && !acks {
-            return refusal(segment).into_iter().collect();
+            return segment.refusal().into_iter().collect();
         }
         if segment.has(RST) {
             self.was_reset |= acks;
@@ -586,17 +592,4 @@ impl Walker {
 fn place(number: u32, isn: u32, about: u64) -> i64 {
     let here = isn.wrapping_add(about as u32);
     about as i64 + i64::from(number.wrapping_sub(here).cast_signed())
-}
-
-/// What a TCP without a connection says (RFC 9293, section 3.10.7.1).
-fn refusal(segment: &Segment) -> Option<Segment> {
-    if segment.has(RST) {
-        return None;
-    }
-    Some(if segment.has(ACK) {
-        Segment { seq: segment.ack, flags: RST, ..Segment::default() }
-    } else {
-        let ack = segment.seq.wrapping_add(segment.len() as u32);
-        Segment { ack, flags: RST | ACK, ..Segment::default() }
-    })
 }

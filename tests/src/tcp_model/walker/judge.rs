@@ -49,36 +49,4 @@ impl Walker {
         self.seen_ack = ack;
         self.seen_edge = if may_shrink { edge } else { self.seen_edge.max(edge) };
     }
-
-    /// What is acknowledged selectively (RFC 2018) must have been sent, have arrived, and lie behind what is acknowledged
-    /// anyhow; only the first block may tell what came twice (RFC 2883).
-    fn judge_blocks(&self, segment: &Segment, ack: u64) {
-        let who = (self.local, self.remote);
-        let blocks: Vec<(u64, u64)> = segment
-            .selected()
-            .into_iter()
-            .map(|(start, end)| (place(start, self.isn, ack), place(end, self.isn, ack)))
-            .inspect(|(start, end)| assert!(0 <= *start && start < end, "{who:?}: {start}..{end}"))
-            .map(|(start, end)| (start as u64, end as u64))
-            .collect();
-        assert!(blocks.is_empty() || self.offered, "{who:?}: selective though not permitted");
-        for (n, (start, end)) in blocks.iter().enumerate() {
-            let what = format!("{who:?}: {start}..{end} selected, {ack} of {}", self.nxt);
-            let arrived = self.arrived.get(*start as usize..*end as usize);
-            assert!(*end <= self.nxt && arrived.is_some_and(|all| !all.contains(&false)), "{what}");
-            let within = blocks.get(1).is_some_and(|(from, to)| from <= start && end <= to);
-            let twice = n == 0 && (*end <= ack || within);
-            assert!(*start > ack || twice, "{what}");
-            let apart = blocks[n + 1..].iter().all(|(from, to)| to < start || end < from);
-            assert!(apart || twice, "{what}: {blocks:?}");
-        }
-    }
-
-    /// A segment of the walker's arrives at the other side, which may know of it from now on.
-    pub fn arrives(&mut self, segment: &Segment) {
-        let from = place(segment.seq, self.isn, self.una).max(0) as usize;
-        let to = (from + segment.payload.len()).min(self.nxt as usize);
-        self.arrived.resize(self.arrived.len().max(to), false);
-        self.arrived.get_mut(from..to).unwrap_or_default().fill(true);
-    }
 }
