@@ -358,7 +358,7 @@ pub struct NetworkSettings {
     /// The ports of the host that are open for it now: by the node's port and transport, such as `80/tcp`.
     #[serde(default)]
     pub ports: BTreeMap<String, Vec<PortBinding>>,
-    /// What should be open and is not, a line each.
+    /// Why ports that should be open are not, a line each.
     #[serde(default)]
     pub port_faults: Vec<String>,
 }

@@ -73,9 +73,12 @@ fn ports_of((first, _, count): RunOfPorts) -> std::ops::RangeInclusive<u16> {
 /// What could not be bound.
 type Failed = (SocketAddr, Errno);
 
-/// Whether the host has IPv6 to bind to.
+/// Whether the host has IPv6 to bind to. Other failures, such as a want of descriptors, are left to be told when the ports are
+/// bound: half of what was asked for would pass for all of it.
 fn has_ipv6() -> bool {
-    new_socket(Transport::Udp, SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0))).is_ok()
+    let any = SocketAddr::from((Ipv6Addr::UNSPECIFIED, 0));
+    let bound = new_socket(Transport::Udp, any);
+    !matches!(bound, Err(Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL))
 }
 
 /// The addresses a wish means on this host, the IPv6 one first.
