@@ -2,14 +2,18 @@
 //!
 //! It has a daemon of its own in a temporary directory, and drives it as a person would, with the commands of this binary.
 //! Each step is one command, shown with its time. A step that must fail (isolation) has to fail for that reason: its program
-//! tells "nobody answers" from any other trouble by its exit code. Everything is cleaned away, also after Ctrl-C.
+//! tells "nobody answers" from any other trouble by its exit code. Everything is cleaned away, also after Ctrl-C; what a demo
+//! leaves that is killed, the next one cleans away.
 
+mod leftovers;
+mod outside;
 mod session;
 
 use std::time::{Duration, Instant};
 
 use portolan::api::client::Failure;
 
+use self::outside::Host;
 use self::session::{Outcome, Session};
 use super::demo_program::UNREACHABLE;
 use super::output;
@@ -30,6 +34,8 @@ The same by hand, with programs of your own:
   portolan exec web -- curl -s http://db:8000/           # by name
   portolan run --rm --network front -- curl -m 2 http://db:8000/    # may not
   portolan network connect back NODE                     # live; disconnect takes it back
+  portolan publish db 8000; portolan port db             # live; unpublish takes it back
+  curl -s http://127.0.0.1:PORT/                         # or by an address of the host, also from nodes
   portolan ps; portolan names; portolan drops; portolan rm -f db web";
 
 /// Why the demo ended before its end.
@@ -46,7 +52,7 @@ type Step = Result<(), Stop>;
 pub fn act() -> Result<i32, Failure> {
     let start = now();
     let session = Session::prepare()?;
-    let mut demo = Demo { session, steps: 0 };
+    let mut demo = Demo { session, host: Host::serve(), steps: 0, skipped: 0 };
     let ended = demo.play();
     let clean = demo.session.clean_up();
     match ended {
@@ -58,8 +64,12 @@ pub fn act() -> Result<i32, Failure> {
         Ok(()) => clean?,
     }
     output::line(BY_HAND);
+    let skipped = match demo.skipped {
+        0 => String::new(),
+        count => format!(" ({count} could not be shown here)"),
+    };
     output::line(&format!(
-        "\nAll {} steps worked, in {}. Nothing is left behind.",
+        "\nAll {} steps worked{skipped}, in {}. Nothing is left behind.",
         demo.steps,
         shown(start.elapsed())
     ));
@@ -68,7 +78,9 @@ pub fn act() -> Result<i32, Failure> {
 
 struct Demo {
     session: Session,
+    host: Host,
     steps: usize,
+    skipped: usize,
 }
 
 impl Demo {
@@ -76,18 +88,8 @@ impl Demo {
         output::line(
             "Portolan demo: a shop of three tiers on two LANs, without root and without a kernel bridge.",
         );
-        self.chapter("The house");
-        let (took, place) = self.session.start_daemon().map_err(Stop::Broken)?;
-        self.tell(took, "a daemon of its own", &place);
-        self.network("front", None)?;
-        self.network("back", None)?;
-        self.node("db", &["--network", "back"], None)?;
-        self.node("app", &["--network", "back"], Some("http://db:8000/"))?;
-        self.node("web", &["--network", "front", "--network", "back"], Some("http://app:8000/"))?;
-        self.node("visitor", &["--network", "front"], None)?;
+        self.build()?;
         let db = self.address("db", "back")?;
-        let subnet =
-            self.ask(&["network", "inspect", "back", "-f", "{{(index .IPAM.Config 0).Subnet}}"])?;
 
         self.chapter("Who reaches whom, by name");
         self.reaches("visitor", "web", "web <- app <- db: 3 charts in stock")?;
@@ -98,21 +100,46 @@ impl Demo {
         self.is_cut_off("visitor", "db", "db by its name")?;
         self.is_cut_off("visitor", &db, "db by its address")?;
 
-        self.chapter("Another LAN with the very same subnet");
-        self.network("twin", Some(&subnet))?;
-        let web = self.address("web", "back")?;
-        self.node("stranger", &["--network", &format!("twin,ip={web}")], None)?;
-        self.is_cut_off("stranger", &db, "the address of db")?;
-        self.node("decoy", &["--network", &format!("twin,ip={db}")], None)?;
-        self.reaches("stranger", &db, "decoy: 3 charts in stock")?;
-        self.reaches("app", &db, "db: 3 charts in stock")?;
+        self.twin(&db)?;
 
         self.chapter("Joining and leaving while it runs");
         self.does("visitor joins back", &["network", "connect", "back", "visitor"])?;
         self.reaches("visitor", "db", "db: 3 charts in stock")?;
         self.does("visitor leaves back", &["network", "disconnect", "back", "visitor"])?;
         self.is_cut_off("visitor", &db, "db by its address")?;
-        self.reaches("visitor", "web", "web <- app <- db: 3 charts in stock")
+        self.reaches("visitor", "web", "web <- app <- db: 3 charts in stock")?;
+
+        self.way_out()?;
+        self.ways_in()
+    }
+
+    fn build(&mut self) -> Step {
+        self.chapter("The house");
+        let (took, place) = self.session.start_daemon().map_err(Stop::Broken)?;
+        self.tell(took, "a daemon of its own", &place);
+        // Both families there, where the host has both: the way out and the published ports are those of this network.
+        let families: &[&str] = if self.host.has_ipv6() { &["--ipv6"] } else { &[] };
+        self.network("front", families)?;
+        self.network("back", &[])?;
+        self.node("db", &["--network", "back"], None)?;
+        self.node("app", &["--network", "back"], Some("http://db:8000/"))?;
+        let both = ["--network", "front,gw-priority=1", "--network", "back"];
+        let published = ["-p", PORT, "-p", "8000/udp"];
+        self.node("web", &[&both[..], &published[..]].concat(), Some("http://app:8000/"))?;
+        self.node("visitor", &["--network", "front"], None)
+    }
+
+    fn twin(&mut self, db: &str) -> Step {
+        self.chapter("Another LAN with the very same subnet");
+        let subnet =
+            self.ask(&["network", "inspect", "back", "-f", "{{(index .IPAM.Config 0).Subnet}}"])?;
+        self.network("twin", &["--subnet", &subnet])?;
+        let web = self.address("web", "back")?;
+        self.node("stranger", &["--network", &format!("twin,ip={web}")], None)?;
+        self.is_cut_off("stranger", db, "the address of db")?;
+        self.node("decoy", &["--network", &format!("twin,ip={db}")], None)?;
+        self.reaches("stranger", db, "decoy: 3 charts in stock")?;
+        self.reaches("app", db, "db: 3 charts in stock")
     }
 
     fn chapter(&self, title: &str) {
@@ -124,25 +151,29 @@ impl Demo {
         output::line(&format!("  {:>8}  {what:<32}  {}", shown(took), output::clean(outcome)));
     }
 
-    fn network(&mut self, name: &str, subnet: Option<&str>) -> Step {
-        let mut command = vec!["network", "create", name];
-        command.extend(subnet.iter().flat_map(|subnet| ["--subnet", subnet]));
-        let made = self.run(&command)?;
+    /// Tells what cannot be shown on this machine, and why.
+    fn skip(&mut self, what: &str, why: &str) {
+        self.skipped += 1;
+        output::line(&format!("  {:>8}  {what:<32}  {why}", "skipped"));
+    }
+
+    fn network(&mut self, name: &str, options: &[&str]) -> Step {
+        let made = self.run(&[&["network", "create", name], options].concat())?;
         let subnet = self.ask(&[
             "network",
             "inspect",
             name,
             "-f",
-            "{{range .IPAM.Config}}{{.Subnet}}{{end}}",
+            "{{range .IPAM.Config}}{{.Subnet}}  {{end}}",
         ])?;
         self.tell(made.took, &format!("network {name}"), &subnet);
         Ok(())
     }
 
-    fn node(&mut self, name: &str, networks: &[&str], upstream: Option<&str>) -> Step {
+    fn node(&mut self, name: &str, options: &[&str], upstream: Option<&str>) -> Step {
         let program = self.session.program().to_owned();
         let mut command = vec!["run", "-d", "--name", name];
-        command.extend(networks);
+        command.extend(options);
         command.extend(["--", &program, "demo-serve", name, PORT]);
         command.extend(upstream);
         let started = self.run(&command)?;
@@ -169,40 +200,61 @@ impl Demo {
 
     /// `from` must get exactly `answer` from `to`.
     fn reaches(&mut self, from: &str, to: &str, answer: &str) -> Step {
-        let outcome = self.fetch(from, to, "5")?;
         let what = format!("{from} -> {to}");
-        if outcome.code != 0 {
-            return Err(broken(&what, &outcome));
-        }
-        if outcome.stdout.trim() != answer {
-            return Err(Stop::Broken(format!(
-                "{what} answered {:?}, not {answer:?}",
-                outcome.stdout.trim()
-            )));
-        }
-        self.tell(outcome.took, &what, answer);
+        let url = format!("http://{to}:{PORT}/");
+        let took = self.gets(&what, Some(from), &url, answer)?;
+        self.tell(took, &what, answer);
         Ok(())
+    }
+
+    /// `from`, or the host itself, must get exactly `answer`; how long it took.
+    fn gets(
+        &mut self,
+        what: &str,
+        from: Option<&str>,
+        url: &str,
+        answer: &str,
+    ) -> Result<Duration, Stop> {
+        let outcome = self.fetch(from, &[url])?;
+        let said = outcome.stdout.trim();
+        if outcome.code != 0 {
+            Err(broken(what, &outcome))
+        } else if said != answer {
+            Err(Stop::Broken(format!("{what} answered {said:?}, not {answer:?}")))
+        } else {
+            Ok(outcome.took)
+        }
     }
 
     /// `from` must find nobody at `to`.
     fn is_cut_off(&mut self, from: &str, to: &str, what: &str) -> Step {
-        let outcome = self.fetch(from, to, "1")?;
-        let what = format!("{from} -x- {what}");
+        let url = format!("http://{to}:{PORT}/");
+        self.gets_nothing(&format!("{from} -x- {what}"), Some(from), &url)
+    }
+
+    /// `from`, or the host itself, must find nobody there.
+    fn gets_nothing(&mut self, what: &str, from: Option<&str>, url: &str) -> Step {
+        let outcome = self.fetch(from, &[url, "--timeout", "1", "--once"])?;
         match outcome.code {
             0 => Err(Stop::Broken(format!("{what} was reached: {}", outcome.stdout.trim()))),
             UNREACHABLE => {
                 let why = outcome.stderr.trim().trim_start_matches("portolan: ");
-                self.tell(outcome.took, &what, why);
+                self.tell(outcome.took, what, why);
                 Ok(())
             }
-            _ => Err(broken(&what, &outcome)),
+            _ => Err(broken(what, &outcome)),
         }
     }
 
-    fn fetch(&mut self, from: &str, to: &str, seconds: &str) -> Result<Outcome, Stop> {
-        let url = format!("http://{to}:{PORT}/");
+    /// Asks from a node, or from the host itself.
+    fn fetch(&mut self, from: Option<&str>, options: &[&str]) -> Result<Outcome, Stop> {
         let program = self.session.program().to_owned();
-        self.try_run(&["exec", from, "--", &program, "demo-fetch", &url, "--timeout", seconds])
+        let fetch = &["demo-fetch"];
+        let command = match from {
+            Some(node) => [&["exec", node, "--", &program], &fetch[..], options].concat(),
+            None => [&fetch[..], options].concat(),
+        };
+        self.try_run(&command)
     }
 
     /// What a command that must succeed prints.

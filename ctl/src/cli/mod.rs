@@ -87,7 +87,7 @@ enum Verb {
     Doctor(doctor::Doctor),
     /// Show the versions of this program and of the daemon
     Version(system::Formatted),
-    /// Show what it does: three tiers on two networks, on this machine, in under a minute
+    /// Show what it does: tiers on networks, the way out and the ways in, on this machine, in under a minute
     Demo,
     /// Run the daemon in the foreground (other verbs start one when they need it)
     Daemon(system::Daemon),

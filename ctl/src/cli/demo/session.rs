@@ -1,11 +1,11 @@
 //! What the demo runs in: a temporary directory, a daemon in it, commands with a time limit, and their end.
 
 use std::fs::{DirBuilder, File};
-use std::io::Read;
+use std::io::{self, Read};
 use std::os::unix::fs::DirBuilderExt;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -14,17 +14,23 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, kill, sig
 use nix::unistd::Pid;
 use portolan::api::client::Failure;
 
-use super::now;
+use super::{leftovers, now};
 use crate::cli::output;
+
+/// Where the directories of demos are; sockets need short names.
+pub const BELOW: &str = "/tmp";
+
+/// What their names begin with; the demo's process id follows.
+pub const PREFIX: &str = "portolan-demo-";
 
 /// The longest a command may take.
 const COMMAND_MAX: Duration = Duration::from_secs(20);
 
 /// The longest the daemon may take to start, and to stop.
-const DAEMON_MAX: Duration = Duration::from_secs(10);
+pub const DAEMON_MAX: Duration = Duration::from_secs(10);
 
 /// How often a wait looks again.
-const LOOK_AGAIN: Duration = Duration::from_millis(2);
+pub const LOOK_AGAIN: Duration = Duration::from_millis(2);
 
 /// Set by the signals that ask the demo to end.
 static SIGNALLED: AtomicBool = AtomicBool::new(false);
@@ -46,20 +52,32 @@ pub struct Session {
     dir: PathBuf,
     program: String,
     daemon: Option<Child>,
+    /// Held while the directory is in use.
+    _lock: File,
 }
 
 impl Session {
-    /// Makes the directory and catches the signals that would leave it behind.
+    /// Makes the directory and catches the signals that would leave it behind. What a killed demo left is cleaned away.
     pub fn prepare() -> Result<Session, Failure> {
         let program = std::env::current_exe()
             .map_err(|e| Failure::new(format!("cannot find this program's own file: {e}")))?;
         catch_signals().map_err(|e| Failure::new(format!("cannot watch for Ctrl-C: {e}")))?;
-        let dir = PathBuf::from(format!("/tmp/portolan-demo-{}", std::process::id()));
+        let program = program.to_string_lossy().into_owned();
+        leftovers::clean_up(&program);
+        let dir = Path::new(BELOW).join(format!("{PREFIX}{}", std::process::id()));
         DirBuilder::new().mode(0o700).create(&dir).map_err(|e| {
             Failure::new(format!("cannot make {}: {e}; make /tmp writable", dir.display()))
         })?;
-        let program = program.to_string_lossy().into_owned();
-        Ok(Session { dir, program, daemon: None })
+        let lock = File::open(&dir)
+            .and_then(|lock| lock.try_lock().map(|()| lock).map_err(io::Error::from));
+        let lock = lock
+            .map_err(|e| Failure::new(format!("cannot lock {}: {e}; try again", dir.display())))?;
+        Ok(Session::of(dir, program, lock))
+    }
+
+    /// A session in `dir`, which `lock` holds.
+    pub fn of(dir: PathBuf, program: String, lock: File) -> Session {
+        Session { dir, program, daemon: None, _lock: lock }
     }
 
     /// This binary, as a node finds it too.
@@ -85,8 +103,8 @@ impl Session {
             .process_group(0)
             .spawn()
             .map_err(|e| format!("cannot start a daemon: {e}"))?;
+        let socket = self.socket();
         let daemon = self.daemon.insert(daemon);
-        let socket = self.dir.join("run/api.sock");
         while UnixStream::connect(&socket).is_err() {
             let ended = daemon.try_wait().ok().flatten().is_some();
             if ended || start.elapsed() > DAEMON_MAX {
@@ -102,13 +120,18 @@ impl Session {
         Ok((start.elapsed(), self.dir.display().to_string()))
     }
 
+    /// Where the daemon answers.
+    pub fn socket(&self) -> PathBuf {
+        self.dir.join("run/api.sock")
+    }
+
     /// Runs one command of this binary against the demo's daemon; none when Ctrl-C came.
     pub fn run(&mut self, command: &[&str]) -> Result<Option<Outcome>, String> {
         let words = command.join(" ");
         let start = now();
         let mut child = Command::new(&self.program)
             .arg("--host")
-            .arg(self.dir.join("run/api.sock"))
+            .arg(self.socket())
             .args(command)
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -148,12 +171,16 @@ impl Session {
         if let Some(mut daemon) = self.daemon.take() {
             stop(&mut daemon);
         }
+        self.remove_dir()
+    }
+
+    pub fn remove_dir(&self) -> Result<(), Failure> {
         std::fs::remove_dir_all(&self.dir).map_err(|e| {
             Failure::new(format!("cannot remove {}: {e}; delete it by hand", self.dir.display()))
         })
     }
 
-    fn remove_nodes(&mut self) {
+    pub fn remove_nodes(&mut self) {
         let Ok(Some(listed)) = self.run(&["ps", "-a", "-q", "--no-trunc"]) else { return };
         let ids: Vec<&str> = listed.stdout.split_whitespace().collect();
         if !ids.is_empty() {
