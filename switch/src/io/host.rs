@@ -263,8 +263,6 @@ impl HostSockets {
                 tcp::make_abrupt(&socket);
                 Failure::TooManyFiles
             }
-            // Somebody else has taken the descriptor meanwhile; the next to come will be told of.
-            Err(Failure::TooManyFiles) => Failure::WouldBlock,
             Err(failure) => failure,
         };
         self.spare = spare();
