@@ -1,4 +1,9 @@
 //! The control side of the control neck: messages down with patience, answers and ports back to whoever waits for them.
+//!
+//! None of the waits is for ever. There is room for a message soon, for the dataplane takes some in each pass, and only stops
+//! while what it tells is not received; the task that receives waits for nobody. What must come back (a port that is taken,
+//! the end of a publication's sockets) is handed up in the very pass in which the dataplane takes the message. A dataplane
+//! that panics takes this process with it.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard};
@@ -23,8 +28,8 @@ pub enum News {
     Died(PortId, String),
     /// The port's ring was too small for what came.
     Overflowed(PortId),
-    /// A published port's socket could not be served, and is closed.
-    Unserved(String),
+    /// Sockets of a publication could not be served, and why.
+    Unserved(PublicationId, String),
     /// So many events were lost.
     Lost(u64),
 }
@@ -77,10 +82,9 @@ impl Plane {
             loop {
                 come.notified().await;
                 while let Some(up) = receiver.handle.receive() {
-                    if let Some(item) = receiver.sort(up)
-                        && tell.send(item).is_err()
-                    {
-                        return;
+                    if let Some(item) = receiver.sort(up) {
+                        // Where nobody hears the news, answers are still waited for.
+                        let _ = tell.send(item);
                     }
                 }
             }
@@ -169,7 +173,7 @@ impl Plane {
                 }
                 None
             }
-            Up::Unserved { error, .. } => Some(News::Unserved(error)),
+            Up::Unserved { publication, error } => Some(News::Unserved(publication, error)),
             Up::Closed(id, port) => {
                 if let Some(give) = self.waiting().ports.remove(&id) {
                     let _ = give.send(port);

@@ -364,18 +364,35 @@ impl Daemon {
         let mut tries = REOPEN_TRIES;
         for mapping in to_open {
             let Some(fault) = self.reopen(id, mapping.handle, &mut tries).await else { continue };
-            let mut control = self.control.lock().await;
-            let Some(node) = control.topology.node_by_id(id).cloned() else { return told };
-            say(format_args!("published ports of {}: {}", node.name, fault.message));
-            let mut new = control.topology.clone();
-            new.closed(id, mapping.handle, Some(fault.message.clone()));
+            self.close_faulty(id, mapping.handle, &fault.message).await;
             told.push(fault.message);
-            if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
-                say(format_args!("{}", refusal.message));
-            }
-            self.tell_ports(&control.topology, "unpublish", id, &mapping.wish.to_string());
         }
         told
+    }
+
+    /// Closes a mapping that the dataplane cannot serve as a whole.
+    pub(super) async fn unserved(self: &Arc<Self>, publication: PublicationId, why: &str) {
+        let _turn = self.publishing.lock().await;
+        let found = self.control.lock().await.topology.opened_as(publication);
+        let Some((node, mapping)) = found else { return };
+        let fault = format!("{} cannot be published: {why}", mapping.wish);
+        self.close_faulty(node, mapping.handle, &fault).await;
+    }
+
+    /// Notes what keeps the ports of a mapping from being open, closes what is open of them, and tells.
+    async fn close_faulty(&self, id: Id, mapping: u32, fault: &str) {
+        let mut control = self.control.lock().await;
+        let mut new = control.topology.clone();
+        new.closed(id, mapping, Some(fault.to_owned()));
+        let Some((node, mapping)) = new.node_by_id(id).zip(new.mapping(id, mapping)) else {
+            return;
+        };
+        say(format_args!("published ports of {}: {fault}", node.name));
+        let ports = mapping.wish.to_string();
+        if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
+            say(format_args!("{}", refusal.message));
+        }
+        self.tell_ports(&control.topology, "unpublish", id, &ports);
     }
 
     /// Opens the doors of one mapping again; what is in the way.

@@ -84,6 +84,9 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
             .ok_or(format!("no {key} socket was handed over"))
     };
     let (api, wires) = (listener("api")?, listener("wires")?);
+    let api = keeper::stream_listener(api)
+        .and_then(tokio::net::UnixListener::from_std)
+        .map_err(|error| format!("the API socket: {error}"))?;
     let mut terminate = signal(SignalKind::terminate()).map_err(|e| e.to_string())?;
 
     let store =
@@ -125,11 +128,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     }
 
     tokio::spawn(follow(Arc::clone(&daemon), news));
-    let api = keeper::stream_listener(api).and_then(tokio::net::UnixListener::from_std);
-    tokio::spawn(server::serve(
-        api.map_err(|e| format!("the API socket: {e}"))?,
-        Arc::clone(&daemon),
-    ));
+    tokio::spawn(server::serve(api, Arc::clone(&daemon)));
     tokio::spawn(doorway::serve(wires, Arc::clone(&daemon)));
     daemon.keeping.ready();
     keeper::log_to(log.as_deref());
@@ -150,7 +149,10 @@ async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
                 let daemon = Arc::clone(&daemon);
                 tokio::spawn(async move { daemon.grow(port).await });
             }
-            News::Unserved(why) => say(format_args!("a published port is not served: {why}")),
+            News::Unserved(publication, why) => {
+                let daemon = Arc::clone(&daemon);
+                tokio::spawn(async move { daemon.unserved(publication, &why).await });
+            }
             News::Lost(count) => say(format_args!("{count} events of the dataplane were lost")),
             News::Event(_) => {}
         }

@@ -367,6 +367,16 @@ impl Topology {
         self.nodes.get(&node)?.publications.iter().find(|m| m.handle == mapping)
     }
 
+    /// Which node's publication that is for the dataplane, where it is open.
+    pub fn opened_as(&self, publication: PublicationId) -> Option<(Id, Mapping)> {
+        let is_meant = |mapping: &&Mapping| {
+            !mapping.open.is_empty() && mapping.runs.iter().any(|run| run.handle == publication.0)
+        };
+        self.nodes
+            .values()
+            .find_map(|node| Some((node.id, node.publications.iter().find(is_meant)?.clone())))
+    }
+
     /// The node to which a port of the host leads.
     pub fn publisher(&self, transport: Transport, address: IpAddr, port: u16) -> Option<&Node> {
         let has = |mapping: &Mapping| {

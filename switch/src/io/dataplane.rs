@@ -278,9 +278,10 @@ impl Dataplane {
         self.neck.hand_up(Up::Closed(id, rx.port));
     }
 
-    /// Has the sockets of a publication served. One that cannot be is closed, and told of.
+    /// Has the sockets of a publication served. Those that cannot be are closed, and the first of them is told of.
     fn listen(&mut self, id: PublicationId, doors: Vec<Door>) {
         let open = self.doors.entry(id).or_default();
+        let mut fault = None;
         for Door { local, socket } in doors {
             match self.sockets.adopt(socket) {
                 Ok(socket) => {
@@ -288,10 +289,12 @@ impl Dataplane {
                     self.core.listen(id, socket, local);
                 }
                 Err(error) => {
-                    let error = format!("watching {local}: {error}");
-                    self.neck.hand_up(Up::Unserved { publication: id, error });
+                    fault.get_or_insert_with(|| format!("watching {local}: {error}"));
                 }
             }
+        }
+        if let Some(error) = fault {
+            self.neck.hand_up(Up::Unserved { publication: id, error });
         }
     }
 
@@ -441,7 +444,8 @@ fn flush(
     for all in outbox.entries().chunk_by(|a, b| a.0 == b.0) {
         let id = all[0].0;
         let Some(tx) = tx.get(id.0 as usize).and_then(Option::as_ref) else {
-            core.count_drop(id, DropReason::TxDown, all.len() as u64);
+            let lost = all.iter().map(|(_, idx)| frames.get(*idx).segments()).sum();
+            core.count_drop(id, DropReason::TxDown, lost);
             continue;
         };
         for run in all.chunks(BATCH_MAX) {

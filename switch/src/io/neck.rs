@@ -73,11 +73,12 @@ pub enum Up {
     Overflowed(PortId),
     /// The sockets of a publication are closed.
     Unlistened(PublicationId),
-    /// A socket of a publication cannot be served, and is closed; the others are.
+    /// Sockets of a publication cannot be served, and are closed; the others wait for [`Down::Unlisten`]. Told once for one
+    /// [`Down::Listen`].
     Unserved {
         /// Of which publication.
         publication: PublicationId,
-        /// Which socket and why, for people.
+        /// The first of the sockets and why, for people.
         error: String,
     },
     /// Here it is back.
@@ -176,6 +177,9 @@ impl Handle {
         let mut message = Down::Stop;
         while let Err(back) = self.send(message) {
             message = *back;
+            if thread.is_finished() {
+                break;
+            }
             // The loop takes messages each turn unless it keeps too much for want of room.
             while self.receive().is_some() {}
             std::thread::yield_now();
@@ -216,8 +220,9 @@ impl Neck {
     /// Says that the loop will sleep now. False when there is something to do after all.
     pub(super) fn may_sleep(&self) -> bool {
         self.shared.asleep.store(true, Ordering::SeqCst);
+        let keeps = !self.kept.is_empty() || self.lost > 0;
         let busy = (self.kept.len() < KEPT_MAX && !self.shared.down.is_empty())
-            || (!self.kept.is_empty() && !self.shared.up.is_full());
+            || (keeps && !self.shared.up.is_full());
         if busy {
             self.awake();
         }

@@ -2,7 +2,7 @@
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use portolan_switch::command::{Command, Publication, Transport};
+use portolan_switch::command::{Command, Publication, PublicationId, Transport};
 use portolan_switch::ids::PortId;
 
 use super::*;
@@ -169,6 +169,21 @@ fn a_port_is_free_again_when_its_node_ends_or_could_not_have_it() {
     bench.try_node(&publishing("db", &["app"], &["8080:80"])).unwrap();
     let (_, message) = refused(bench.topology.publish("web", &specs(&["1:1"])));
     assert_eq!(message, "node web has exited: start it anew with -p");
+}
+
+#[test]
+fn publication_that_cannot_be_served_leads_to_all_of_its_mapping_while_that_is_open() {
+    let mut bench = bench(&["8080-8081:80-81"]);
+    open(&mut bench, "web");
+    let (web, id) = (bench.get("web").id, published(&bench)[0].id);
+    assert_eq!(bench.topology.opened_as(PublicationId(id.0 + 1)), None);
+    let (node, mapping) = bench.topology.opened_as(id).unwrap();
+    assert_eq!((node, mapping.wish.to_string()), (web, "8080-8081:80-81/tcp".into()));
+    let before = bench.topology.clone();
+    bench.topology.closed(web, mapping.handle, Some("no room to watch it".into()));
+    assert_eq!(bench.topology.opened_as(id), None);
+    assert_eq!(bench.topology.shut_since(&before), [(web, mapping)]);
+    assert_eq!(published(&bench), []);
 }
 
 #[test]
