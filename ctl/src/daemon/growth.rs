@@ -2,8 +2,8 @@
 //!
 //! A ring's slots hold a superframe each, so a small ring has few, and a burst of small frames overruns it. Every wire begins
 //! small; the dataplane tells when one has lost frames that way, and then the ring is replaced by a larger one: the port is
-//! paused, the ring made by a thread for blocking work, the keeper's note changed, the port resumed. Frames that the guest
-//! sends in that time are lost, as some just were; frames to it go on. Killed in the middle, the daemon leaves a note and a
+//! paused, the ring made by a thread for blocking work, the port resumed. Frames that the guest sends in that time are lost,
+//! as some just were; frames to it go on. The keeper's note comes first: killed in the middle, the daemon leaves a note and a
 //! ring that do not fit, and its heir makes a new ring as the note says.
 //!
 //! A guest can bring this about at will. So each wire has a largest ring, and all of them together a budget of memory over
@@ -100,25 +100,30 @@ impl Control {
 impl Daemon {
     /// Gives the wire behind a port a larger ring, if it may have one.
     pub(super) async fn grow(&self, port: PortId) {
-        let Some(growth) = self.control.lock().await.begin_growth(port) else { return };
-        let (plane, keeping) = (Arc::clone(&self.plane), Arc::clone(&self.keeping));
-        let (key, to) = (wire_key(growth.endpoint), growth.to);
+        let growth = {
+            let mut control = self.control.lock().await;
+            let Some(growth) = control.begin_growth(port) else { return };
+            // With the lock held: later, the key may be that of another wire of the endpoint.
+            self.keeping.note(&wire_key(growth.endpoint), growth.to.text());
+            growth
+        };
+        let (plane, to) = (Arc::clone(&self.plane), growth.to);
         let runtime = Handle::current();
         // All of it on that thread: a port that is paused is not to wait until one is free.
         let work = move || {
             let Port::Packet(mut wire) = runtime.block_on(plane.pause(port))?;
             let result = wire.reshape(to.shape);
-            if result.is_ok() {
-                keeping.note(&key, to.text());
-            }
             let open = Opening { ports: vec![(port, Port::Packet(wire))], ..Opening::default() };
             runtime.block_on(plane.change(open, Vec::new()));
             result.err()
         };
         if let Ok(Some(error)) = tokio::task::spawn_blocking(work).await {
             say(format_args!("cannot give wire {} more slots: {error}", growth.endpoint.short()));
-            if let Some(wire) = self.control.lock().await.wires.get_mut(&growth.endpoint) {
+            let mut control = self.control.lock().await;
+            let wire = control.wires.get_mut(&growth.endpoint);
+            if let Some(wire) = wire.filter(|wire| wire.port == port) {
                 wire.note = growth.from;
+                self.keeping.note(&wire_key(growth.endpoint), growth.from.text());
             }
         }
     }
