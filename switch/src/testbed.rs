@@ -142,8 +142,8 @@ impl Host for Outside {
 
     fn accept(&mut self, _listener: SocketId) -> Result<Accepted, Failure> {
         self.chance()?;
-        let (peer, local) = self.callers.pop_front().ok_or(Failure::WouldBlock)?;
-        Ok(Accepted { socket: self.make(), peer, local })
+        let (peer, _) = self.callers.pop_front().ok_or(Failure::WouldBlock)?;
+        Ok(Accepted { socket: self.make(), peer })
     }
 
     fn send(&mut self, socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {

@@ -70,8 +70,6 @@ pub struct Accepted {
     pub socket: SocketId,
     /// Who made it. Of IPv4 where it is, whatever the listener is.
     pub peer: SocketAddr,
-    /// The address it was made to.
-    pub local: SocketAddr,
 }
 
 /// A datagram, or a train of them, to be sent.

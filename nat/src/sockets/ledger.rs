@@ -141,6 +141,11 @@ impl Ledger {
         }
     }
 
+    /// Whether it is entered.
+    pub(super) fn holds(&self, flow: u32) -> bool {
+        self.place(flow).is_some()
+    }
+
     /// It is over.
     pub(super) fn strike(&mut self, flow: u32) {
         let Some(place) = self.place(flow) else { return };

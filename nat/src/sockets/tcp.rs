@@ -63,7 +63,10 @@ pub(crate) struct Tcp {
     flows: Vec<Option<Flow>>,
     free: Vec<u32>,
     deadlines: Deadlines,
+    /// Flows that have a socket.
     ledger: Ledger,
+    /// Those that have none any more, and are only remembered: as many again.
+    past: Ledger,
     /// Keys initial sequence numbers.
     secret: FixedState,
     /// What the batch has gathered so far.
@@ -80,6 +83,7 @@ impl Tcp {
         Tcp {
             map: HashMap::with_hasher(FixedState::with_seed(seed)),
             ledger: Ledger::new(limits),
+            past: Ledger::new(limits),
             secret: FixedState::with_seed(seed.rotate_left(32) ^ 0x5bd1_e995_9d1f_ca57),
             ..Tcp::default()
         }
@@ -279,17 +283,32 @@ impl Tcp {
             self.map.remove(&flow.key);
             *slot = None;
             self.ledger.strike(n);
+            self.past.strike(n);
             self.free.push(n);
             self.parts.retain(|part| part.flow != n);
             self.touched.retain(|touched| *touched != n);
             return;
         }
-        let lasting = flow.state == State::Open && !(flow.finished && flow.fin.is_some());
+        let lasting = flow.state == State::Open && !flow.finished && flow.fin.is_none();
         self.ledger.rank(n, if lasting { Rank::Lasting } else { Rank::Transitory });
+        let (owner, is_past) = (flow.owner, flow.state == State::TimeWait);
         let due = flow.due(desk.call.now);
         // One that is due later is put off when the time comes.
         if flow.held.is_none() || due.is_none() || due < flow.held {
             self.deadlines.set(n, &mut flow.held, due);
+        }
+        if is_past && !self.past.holds(n) {
+            self.remember(n, owner, desk);
+        }
+    }
+
+    /// A flow has no socket any more, and so keeps nobody from having one. The longest remembered may be forgotten for it.
+    fn remember(&mut self, n: u32, owner: Owner, desk: &Desk<'_, '_>) {
+        self.ledger.strike(n);
+        match self.past.enter(owner, n, Rank::Transitory) {
+            Ok(Some(forgotten)) => self.settle(forgotten, Fate::Over, desk),
+            Ok(None) => {}
+            Err(_) => self.settle(n, Fate::Over, desk),
         }
     }
 

@@ -30,7 +30,7 @@ use portolan_nat::sockets::host::{
 };
 
 use super::options::{get_option, set_option};
-use address::{Name, local_address};
+use address::Name;
 use datagram::{Carries, Datagrams};
 pub use features::Features;
 use tcp::Peeking;
@@ -227,8 +227,11 @@ impl HostSockets {
         let place = place(id);
         let slot = self.slots[place].take()?;
         self.free.push(place);
-        // A keeper may hold a copy, so closing alone would not end the watch. Fails only for what is not watched.
-        let _ = self.registry.deregister(&mut SourceFd(&slot.socket.as_raw_fd()));
+        // A keeper may hold a copy of what it was that adopted, so closing that would not end the watch; of a connection there is one
+        // descriptor, and closing it does. Fails only for what is not watched.
+        if !matches!(slot.kind, Kind::Connection(_)) {
+            let _ = self.registry.deregister(&mut SourceFd(&slot.socket.as_raw_fd()));
+        }
         Some(slot.socket)
     }
 
@@ -305,9 +308,8 @@ impl Host for HostSockets {
             Err(Failure::TooManyFiles) => return Err(self.turn_away(listener)),
             other => other?,
         };
-        let local = local_address(socket.as_fd())?;
         let peer = peer.read().ok_or(Failure::Other(libc::EAFNOSUPPORT))?;
-        Ok(Accepted { socket: self.enter_connection(socket)?, peer, local })
+        Ok(Accepted { socket: self.enter_connection(socket)?, peer })
     }
 
     fn send(&mut self, socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {

@@ -64,7 +64,7 @@ impl Host for SimHost {
         waiting.pop_front();
         let socket = self.open(Socket::Stream(id));
         let stream = &self.streams[&id];
-        Ok(Accepted { socket, peer: stream.remote, local: stream.local })
+        Ok(Accepted { socket, peer: stream.remote })
     }
 
     fn send(&mut self, socket: SocketId, parts: &[&[u8]]) -> Result<usize, Failure> {

@@ -9,7 +9,7 @@
 use std::time::Duration;
 
 use crate::inside::{Call, Made, Owner};
-use crate::sockets::host::{SendRoom, SocketId};
+use crate::sockets::host::{Host, SendRoom, SocketId};
 use crate::sockets::{Desk, PublicationId};
 use crate::time::Time;
 
@@ -130,6 +130,8 @@ pub(super) struct Flow {
     pub(super) calm: u8,
     /// The host had little room when it was last asked, and will tell when it has more.
     pub(super) narrow: bool,
+    /// Bytes that the host's buffer holds at most, as it said when it was last asked.
+    pub(super) buffer: u32,
     /// The end of all payload that has come in order, whether the host took it or not.
     pub(super) farthest: Seq,
     /// The inside takes selective acknowledgements.
@@ -205,6 +207,7 @@ impl Flow {
             frames: FRAMES,
             calm: 0,
             narrow: false,
+            buffer: 0,
             gathered: 0,
             gathered_fin: false,
             finished: false,
@@ -250,8 +253,7 @@ impl Flow {
             let bytes = u32::try_from(room.bytes).unwrap_or(u32::MAX).min(most) >> shift << shift;
             // The silly window syndrome is avoided by moving the edge only in steps worth a segment (RFC 9293, section
             // 3.8.6.2.2).
-            let half = u32::try_from(room.buffer / 2).unwrap_or(u32::MAX);
-            let step = half.min(u32::from(self.announced)).max(1);
+            let step = self.window_step();
             if bytes >= held.saturating_add(step) {
                 window = bytes;
             } else if truth {
@@ -326,14 +328,36 @@ impl Flow {
         self.window_field(false, None)
     }
 
-    /// Asks the host what room there is, and makes a window of it.
+    /// By how much more the inside is told, or nothing.
+    fn window_step(&self) -> u32 {
+        (self.buffer / 2).min(u32::from(self.announced)).max(1)
+    }
+
+    /// Whether the inside knows of as large a window as it would be told in any case.
+    fn is_wide(&self) -> bool {
+        let held = self.edge.beyond(self.expected);
+        let most = self.frames_window().min(self.buffer).min(u32::from(u16::MAX) << self.shift());
+        held > 0 && held.saturating_add(self.window_step()) > most
+    }
+
+    /// Makes a window of what room the host has. It is asked only where the answer could make a difference: to ask costs as
+    /// much as to send.
     pub(super) fn fresh_window(&mut self, truth: bool, call: &mut Call<'_>) -> u16 {
-        let room = match self.socket {
-            Some(socket) if !self.failed => Some(call.host.send_room(socket)),
-            _ => None,
-        };
-        self.narrow = truth || room.is_some_and(|room| room.bytes < room.buffer / 2);
+        let socket = self.socket.filter(|_| !self.failed);
+        if !truth && socket.is_some() && self.is_wide() {
+            return self.window_field(false, None);
+        }
+        let room = socket.map(|socket| self.ask_room(socket, call.host));
+        self.narrow = truth || room.is_some() && self.narrow;
         self.window_field(truth, room)
+    }
+
+    /// Asks the host what room there is.
+    pub(super) fn ask_room(&mut self, socket: SocketId, host: &mut dyn Host) -> SendRoom {
+        let room = host.send_room(socket);
+        self.buffer = u32::try_from(room.buffer).unwrap_or(u32::MAX);
+        self.narrow = room.bytes < room.buffer / 2;
+        room
     }
 
     /// Sends an acknowledgement with what window there is.

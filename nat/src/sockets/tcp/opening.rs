@@ -9,7 +9,7 @@ use crate::icmp_error::{Error, Reason};
 use crate::inside::{Call, Made};
 use crate::packet::protocol;
 use crate::sockets::Desk;
-use crate::sockets::host::{Failure, Ready};
+use crate::sockets::host::{Failure, Host, Ready};
 use crate::write::Header;
 
 use super::flow::{Fate, Flow, SCALE, State, Wait};
@@ -61,8 +61,9 @@ impl Flow {
     /// Sends our SYN to the inside.
     pub(super) fn ask_to_open(&mut self, mtu: usize, call: &mut Call<'_>) {
         self.announced = self.mss_of(mtu);
-        let room = self.socket.map_or(0, |socket| call.host.send_room(socket).bytes);
-        let window = self.first_window(room);
+        let window = self.first_window(call.host);
+        // Where that ends is known when the inside has said where it begins.
+        self.edge = self.expected + u32::from(window);
         let reply = Reply {
             seq: self.una,
             ack: Seq(0),
@@ -76,8 +77,7 @@ impl Flow {
     /// Answers the inside's SYN.
     pub(super) fn answer(&mut self, desk: &mut Desk<'_, '_>) {
         let call = &mut *desk.call;
-        let room = self.socket.map_or(0, |socket| call.host.send_room(socket).bytes);
-        let window = self.first_window(room);
+        let window = self.first_window(call.host);
         // Windows of SYNs are not scaled.
         self.edge = self.edge.max(self.expected + u32::from(window));
         let reply = Reply {
@@ -91,7 +91,8 @@ impl Flow {
     }
 
     /// The window of a SYN, which is never scaled.
-    fn first_window(&self, room: usize) -> u16 {
+    fn first_window(&mut self, host: &mut dyn Host) -> u16 {
+        let room = self.socket.map_or(0, |socket| self.ask_room(socket, host).bytes);
         let most = self.frames_window().min(u32::from(u16::MAX));
         room.min(most as usize) as u16
     }
@@ -156,7 +157,9 @@ impl Flow {
         }
         let mtu = desk.call.inside.mtu(self.key.zone).unwrap_or_default();
         self.heard = desk.call.now;
+        let told = self.edge.beyond(self.expected);
         self.take_syn(segment, mtu);
+        self.edge = self.expected + told;
         if acknowledges {
             self.establish(segment, desk);
             self.owed = true;

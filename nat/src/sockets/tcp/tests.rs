@@ -39,6 +39,8 @@ struct Conn {
     /// What the next one takes at most.
     most: Option<Result<usize, Failure>>,
     room: SendRoom,
+    /// How often it was asked for.
+    asked: usize,
     /// What the next peeks come to.
     peeks: VecDeque<Failure>,
     /// What is there for the inside, and whether it ends there.
@@ -101,7 +103,9 @@ impl Host for Hand {
     }
 
     fn send_room(&mut self, socket: SocketId) -> SendRoom {
-        self.conn(socket).room
+        let conn = self.conn(socket);
+        conn.asked += 1;
+        conn.room
     }
 
     fn peek(&mut self, socket: SocketId, skip: usize, room: &mut [u8]) -> Result<usize, Failure> {
@@ -447,6 +451,7 @@ impl Bed {
         for flow in self.tcp.flows.iter_mut().flatten() {
             flow.frame = 65_536;
             flow.edge = flow.expected + 64_000;
+            flow.buffer = 128_000;
         }
     }
 
@@ -502,8 +507,8 @@ impl Bed {
     /// Somebody comes in by a published port.
     fn comes_in(&mut self) -> Vec<Seg> {
         let socket = self.host.put(None);
-        let (peer, local) = (self.outside, self.inside);
-        let (entry, accepted) = (self.entry(), Accepted { socket, peer, local });
+        let peer = self.outside;
+        let (entry, accepted) = (self.entry(), Accepted { socket, peer });
         self.step(|tcp, desk| tcp.inbound(&entry, accepted, desk));
         self.heard()
     }

@@ -1,13 +1,10 @@
 //! Addresses as the kernel lays them out.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd};
 
 use libc::{c_int, c_void, socklen_t};
 
-use super::failure::last;
 use portolan_nat::packet::bytes_at;
-use portolan_nat::sockets::host::Failure;
 
 /// Bytes of a sockaddr_in6, the longest of the kinds used here.
 const LONGEST: usize = size_of::<libc::sockaddr_in6>();
@@ -85,15 +82,4 @@ pub(super) fn read(bytes: &[u8]) -> Option<SocketAddr> {
         IpAddr::V4(v4) => SocketAddr::new(v4.into(), port),
         IpAddr::V6(v6) => SocketAddrV6::new(v6, port, 0, scope).into(),
     })
-}
-
-/// What a socket is bound to.
-pub(super) fn local_address(socket: BorrowedFd<'_>) -> Result<SocketAddr, Failure> {
-    let mut name = Name::room();
-    let (at, len) = (name.as_ptr().cast(), &raw mut name.len);
-    // SAFETY: the kernel writes at most `len` bytes to `name`, which has room for as many.
-    match unsafe { libc::getsockname(socket.as_raw_fd(), at, len) } {
-        0 => name.read().ok_or(Failure::Other(libc::EAFNOSUPPORT)),
-        _ => Err(last()),
-    }
 }

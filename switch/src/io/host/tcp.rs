@@ -129,8 +129,12 @@ pub(super) fn send_room(socket: BorrowedFd<'_>) -> SendRoom {
     let payload = |bytes: usize| (bytes - bytes / OVERHEAD_PART).min(ROOM_MAX);
     let size = memory[MEMINFO_SNDBUF] as usize;
     let free = size.saturating_sub(memory[MEMINFO_WMEM_QUEUED] as usize);
-    let unsent = UNSENT_MAX.saturating_sub(unsent(socket));
-    let room = SendRoom { bytes: payload(free).min(unsent), buffer: payload(size) };
+    let mut bytes = payload(free);
+    // What is unsent is a part of what is queued.
+    if bytes + memory[MEMINFO_WMEM_QUEUED] as usize > UNSENT_MAX {
+        bytes = bytes.min(UNSENT_MAX.saturating_sub(unsent(socket)));
+    }
+    let room = SendRoom { bytes, buffer: payload(size) };
     if room.bytes < room.buffer / 2 {
         events(socket, libc::POLLOUT);
     }

@@ -221,8 +221,8 @@ impl Chaos {
             }
             Event::ComesIn => {
                 let socket = self.bed.host.put(None);
-                let (peer, local) = (self.bed.outside, self.bed.inside);
-                let (entry, accepted) = (self.bed.entry(), Accepted { socket, peer, local });
+                let peer = self.bed.outside;
+                let (entry, accepted) = (self.bed.entry(), Accepted { socket, peer });
                 self.bed.step(|tcp, desk| tcp.inbound(&entry, accepted, desk));
             }
             Event::Gone => self.bed.tcp.end(Ending::Address(ZONE, self.bed.inside.ip())),

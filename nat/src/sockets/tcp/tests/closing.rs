@@ -413,3 +413,73 @@ fn an_answer_that_finds_no_room_is_given_soon() {
     assert_eq!(bed.wait(), Duration::from_millis(1));
     assert_eq!(bed.only().flags, SYN_ACK);
 }
+
+/// A connection that the outside has closed first, and then the inside.
+fn closed_by_the_outside(bed: &mut Bed, port: u16) {
+    bed.inside.set_port(port);
+    (bed.seq, bed.ack) = (ISN, 0);
+    let syn = bed.comes_in().remove(0);
+    bed.ack = syn.seq.wrapping_add(1);
+    let answer = bed.here(SYN_ACK);
+    bed.say(answer).unwrap();
+    bed.seq = bed.seq.wrapping_add(1);
+    assert_eq!(bed.only().flags, ACK);
+    let socket = SocketId(bed.host.conns.len() as u64);
+    bed.host.conn(socket).ended = true;
+    bed.ready(socket, Ready { readable: true, ..Ready::default() });
+    assert_eq!(bed.only().flags, FIN_ACK);
+    bed.ack = bed.ack.wrapping_add(1);
+    bed.finishes();
+    assert_eq!(bed.only().short(), (ACK, bed.ack, bed.seq, 0));
+    assert_eq!(bed.host.conns[&socket].gone, Some("closed"));
+}
+
+#[test]
+fn what_is_only_remembered_keeps_nobody_from_having_a_socket() {
+    let mut bed = Bed::limited(Limits { flows: 3, owner_flows: 3 });
+    bed.inside.set_port(80);
+    bed.comes_in();
+    for port in 81..101 {
+        closed_by_the_outside(&mut bed, port);
+    }
+    assert_eq!(bed.host.conns[&SocketId(1)].gone, None, "half open, and never in the way");
+    let inside: Vec<u16> =
+        bed.tcp.flows.iter().flatten().map(|flow| flow.key.inside.port()).collect();
+    assert_eq!(inside.len(), 4, "as many are remembered as may be in use: {inside:?}");
+    for port in [80, 98, 99, 100] {
+        assert!(inside.contains(&port), "the latest are: {inside:?}");
+    }
+    bed.pass(Duration::from_secs(120));
+    assert_eq!(bed.tcp.len(), 0, "all end in time");
+}
+
+#[test]
+fn what_is_half_closed_gives_way_before_what_is_whole() {
+    for outside_first in [true, false] {
+        let mut bed = Bed::limited(Limits { flows: 2, owner_flows: 2 });
+        bed.ask(&OPTIONS);
+        bed.establish();
+        let whole = (bed.inside, bed.outside);
+        bed.outside.set_port(81);
+        bed.seq = ISN;
+        bed.ask(&OPTIONS);
+        let socket = SocketId(2);
+        bed.host.conn(socket).made = Some(Ok(()));
+        bed.ready(socket, Ready { writable: true, ..Ready::default() });
+        let answer = bed.only();
+        (bed.seq, bed.ack) = (answer.ack, answer.seq.wrapping_add(1));
+        let ack = bed.here(ACK);
+        bed.say(ack).unwrap();
+        if outside_first {
+            bed.host.conn(socket).ended = true;
+            bed.ready(socket, Ready { readable: true, ..Ready::default() });
+        } else {
+            bed.finishes();
+        }
+        bed.heard();
+        bed.outside.set_port(82);
+        bed.say(seg(SYN, 5, 0)).unwrap();
+        assert_eq!(bed.host.conns[&socket].gone, Some("reset"));
+        assert!(bed.tcp.has(ZONE, whole.0, whole.1));
+    }
+}

@@ -348,3 +348,40 @@ fn fewer_frames_may_be_on_their_way_after_a_loss_and_more_again_later() {
     }
     assert_eq!(frames(&bed), flow::FRAMES);
 }
+
+#[test]
+fn a_short_connection_has_the_host_asked_once_what_room_there_is() {
+    let mut bed = Bed::asked(&OPTIONS);
+    let answer = bed.connect();
+    (bed.seq, bed.ack) = (answer.ack, answer.seq.wrapping_add(1));
+    let data = bed.here(ACK).with(b"?");
+    bed.say(data).unwrap();
+    bed.seq = bed.seq.wrapping_add(1);
+    assert_eq!(bed.only().ack, bed.seq);
+    let fin = bed.here(FIN_ACK);
+    bed.say(fin).unwrap();
+    assert_eq!((bed.conn().asked, bed.conn().finished), (1, true));
+
+    let mut bed = Bed::new();
+    let syn = bed.comes_in().remove(0);
+    bed.ack = syn.seq.wrapping_add(1);
+    let answer = bed.here(SYN_ACK).options(&OPTIONS);
+    bed.say(answer).unwrap();
+    let ack = bed.only();
+    assert_eq!((ack.flags, ack.window), (ACK, syn.window >> flow::SCALE));
+    assert_eq!(bed.conn().asked, 1);
+}
+
+#[test]
+fn whoever_has_used_a_segment_of_the_window_has_the_host_asked_for_more() {
+    let mut bed = Bed::asked(&OPTIONS);
+    let answer = bed.connect();
+    (bed.seq, bed.ack) = (answer.ack, answer.seq.wrapping_add(1));
+    for (len, asked) in [(1, 1), (1459, 2), (1460, 3), (1, 3)] {
+        let data = bed.here(ACK).with(&bytes(len));
+        bed.say(data).unwrap();
+        bed.seq = bed.seq.wrapping_add(len as u32);
+        assert_eq!(bed.only().ack, bed.seq);
+        assert_eq!(bed.conn().asked, asked, "behind {len} bytes");
+    }
+}

@@ -168,7 +168,6 @@ fn whoever_comes_to_a_listener_is_shown_by_his_own_address() {
         let mut client = TcpStream::connect(at).unwrap();
         let accepted = bench.wait(|host| host.accept(door)).unwrap();
         assert_eq!(accepted.peer, client.local_addr().unwrap());
-        assert_eq!(accepted.local, at);
         assert_eq!(bench.host.connected(accepted.socket), Ok(()));
         client.write_all(b"hi").unwrap();
         assert_eq!(bench.peek_all(accepted.socket, 0, 2), b"hi");
