@@ -35,7 +35,7 @@ use super::ledger::{Ledger, Rank};
 use super::roles::Role;
 use super::{Desk, Ending, FlowRow, Limits};
 
-use flow::{Fate, Flow, KEEPALIVE_TRIES, State, Wait};
+use flow::{Fate, Flow, KEEPALIVE_AGAIN, KEEPALIVE_TRIES, State, Wait};
 use outward::Part;
 use reorder::Stock;
 use segment::{Key, Segment, flag};
@@ -490,6 +490,7 @@ impl Flow {
             (Some(Wait::Window), _) => self.persist(desk),
             (None, State::Open) if self.tries < KEEPALIVE_TRIES => {
                 self.tries += 1;
+                self.ask_at = desk.call.now + KEEPALIVE_AGAIN;
                 self.ask(desk);
                 Fate::Lives
             }

@@ -23,7 +23,7 @@ pub(super) const SCALE: u8 = 8;
 
 /// How long nothing may be heard of the inside before it is asked, and then again, and how often (as Linux does).
 const KEEPALIVE: Duration = Duration::from_secs(2 * 3600);
-const KEEPALIVE_AGAIN: Duration = Duration::from_secs(75);
+pub(super) const KEEPALIVE_AGAIN: Duration = Duration::from_secs(75);
 pub(super) const KEEPALIVE_TRIES: u8 = 9;
 
 /// How long the last segments of a connection may still come (Linux: TIME-WAIT).
@@ -132,6 +132,8 @@ pub(super) struct Flow {
     pub(super) narrow: bool,
     /// Bytes that the host's buffer holds at most, as it said when it was last asked.
     pub(super) buffer: u32,
+    /// The end of the farthest window that the inside was ever told.
+    pub(super) promised: Seq,
     /// The end of all payload that has come in order, whether the host took it or not.
     pub(super) farthest: Seq,
     /// The inside takes selective acknowledgements.
@@ -157,15 +159,17 @@ pub(super) struct Flow {
     pub(super) wait: Option<(Wait, Time)>,
     /// More is to be said at once, in another turn.
     pub(super) again: bool,
-    /// Waits in vain.
+    /// Waits in vain since the inside was last heard, by which it is given up; and since something moved, by which they become
+    /// longer.
     pub(super) tries: u8,
+    pub(super) waits: u8,
     pub(super) round_trip: RoundTrip,
-    /// When something was last heard of the inside.
-    pub(super) heard: Time,
+    /// When the inside is asked whether it is there, unless it is heard before or something else is waited for.
+    pub(super) ask_at: Time,
     /// When it was last used, to be shown.
     pub(super) used: Time,
-    /// When the last segment that fits nowhere was answered.
-    pub(super) challenged: Option<Time>,
+    /// From when on another segment that fits nowhere is answered.
+    pub(super) challenge_at: Time,
     /// The deadline that is entered for it.
     pub(super) held: Option<Time>,
 }
@@ -200,6 +204,7 @@ impl Flow {
             failed: false,
             expected: Seq(0),
             edge: Seq(0),
+            promised: Seq(0),
             farthest: Seq(0),
             selective: false,
             early: None,
@@ -219,10 +224,11 @@ impl Flow {
             wait: None,
             again: false,
             tries: 0,
+            waits: 0,
             round_trip: RoundTrip::default(),
-            heard: now,
+            ask_at: now + KEEPALIVE,
             used: now,
-            challenged: None,
+            challenge_at: now,
             held: None,
         }
     }
@@ -263,15 +269,18 @@ impl Flow {
         // What the host took less of than it had room for is missing, and all behind it as well. Whoever may send what is new would do so
         // to find out, and lose that, too, and with it the only sign of a loss that he goes by.
         let missing = self.missing();
-        if missing > 0 {
+        let field = if missing > 0 {
             window = window.min(missing);
-            self.edge = self.expected + window;
-            return window.div_ceil(1 << shift).min(u32::from(u16::MAX)) as u16;
-        }
-        // Rounded down, and yet what was promised holds: rounded up, the end would creep on with every acknowledgement, beyond
-        // what the host has room for.
+            window.div_ceil(1 << shift)
+        } else {
+            // Rounded down, and yet what was promised holds: rounded up, the end would creep on with every acknowledgement,
+            // beyond what the host has room for.
+            window >> shift
+        };
+        let field = field.min(u32::from(u16::MAX));
+        self.promised = self.promised.max(self.edge).max(self.expected + (field << shift));
         self.edge = self.expected + window;
-        (window >> shift).min(u32::from(u16::MAX)) as u16
+        field as u16
     }
 
     /// Bytes that have come once and must come again.
@@ -389,9 +398,8 @@ impl Flow {
 
     /// Answers a segment that fits nowhere, but not every one.
     pub(super) fn challenge(&mut self, call: &mut Call<'_>) {
-        let too_soon = |at: Time| call.now.since(at) < CHALLENGE;
-        if self.challenged.is_none_or(|at| !too_soon(at)) {
-            self.challenged = Some(call.now);
+        if call.now >= self.challenge_at {
+            self.challenge_at = call.now + CHALLENGE;
             self.acknowledge(false, call);
         }
     }
@@ -470,14 +478,14 @@ impl Flow {
         }
         match (self.wait, self.state) {
             (Some((_, at)), _) => Some(at),
-            (None, State::Open) => Some(self.silent_at()),
+            (None, State::Open) => Some(self.ask_at),
             (None, _) => None,
         }
     }
 
-    /// When the inside has been silent for so long that it is to be asked.
-    pub(super) fn silent_at(&self) -> Time {
-        self.heard + KEEPALIVE + KEEPALIVE_AGAIN * u32::from(self.tries)
+    /// The inside is there.
+    pub(super) fn hear(&mut self, now: Time) {
+        self.ask_at = now + KEEPALIVE;
     }
 
     /// What may be asked or answered no sooner than it was asked: the inside's window, and what it acknowledges.

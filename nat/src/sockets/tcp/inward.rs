@@ -120,6 +120,7 @@ impl Flow {
         let over = self.fin.is_some_and(|fin| self.next.behind(fin));
         let shut = more == More::No && self.may_read && !over;
         if shut && self.una == self.high && self.wait.is_none() {
+            self.waits = 0;
             self.wait_for(Wait::Window, desk.call.now, self.round_trip.wait(0));
         }
         more
@@ -137,6 +138,7 @@ impl Flow {
         }
         if !matches!(self.wait, Some((Wait::Acknowledgement, _))) {
             self.tries = 0;
+            self.waits = 0;
             self.wait_for(Wait::Acknowledgement, now, self.round_trip.wait(0));
         }
     }
@@ -212,6 +214,7 @@ impl Flow {
         self.next = self.next.max(ack);
         self.repeats = 0;
         self.tries = 0;
+        self.waits = 0;
         self.round_trip.acknowledged(ack, now);
         self.cap = self.cap.saturating_add(count);
         if self.cap > self.window_max {
@@ -249,6 +252,9 @@ impl Flow {
             self.fast = true;
             self.resent = self.una;
             self.cap = (self.flight() / 2).max(RESTART_SEGMENTS * u32::from(self.mss));
+        }
+        if self.fast {
+            // What found no room in an earlier turn, too.
             self.resend(selected, desk);
         }
     }
@@ -265,8 +271,9 @@ impl Flow {
                 return;
             }
             let count = data_end.beyond(self.una).clamp(1, self.mss.into());
-            self.emit(self.una, count, true, desk);
-            self.resent = self.una + count;
+            if self.emit(self.una, count, true, desk) != Sent::NoRoom {
+                self.resent = self.una + count;
+            }
             return;
         };
         self.resent = self.resent.max(self.una);
@@ -297,11 +304,9 @@ impl Flow {
         if self.tries >= TRIES {
             return self.abort(desk);
         }
-        self.tries += 1;
         self.go_back();
         self.cap = RESTART_SEGMENTS * u32::from(self.mss);
-        let tries = self.tries;
-        self.wait_for(Wait::Acknowledgement, desk.call.now, self.round_trip.wait(tries));
+        self.wait_longer(Wait::Acknowledgement, desk);
         if self.usable() == 0 {
             self.ask(desk);
             return Fate::Lives;
@@ -322,7 +327,7 @@ impl Flow {
                 Sent::Fin => self.advance(1, desk),
                 Sent::Nothing => self.may_read = false,
                 Sent::Dead => return self.abort(desk),
-                Sent::Silly | Sent::NoRoom => self.persist_again(desk),
+                Sent::Silly | Sent::NoRoom => self.wait_longer(Wait::Window, desk),
             }
             return Fate::Lives;
         }
@@ -330,20 +335,26 @@ impl Flow {
         let mut byte = [0];
         let skip = self.undiscarded as usize + self.flight() as usize;
         let peeked = self.socket.map(|socket| desk.call.host.peek(socket, skip, &mut byte));
-        if matches!(peeked, Some(Err(Failure::WouldBlock)) | None) && !self.failed {
-            self.may_read = false;
-            self.wait = None;
-            return Fate::Lives;
+        match peeked.map_or(Sent::Nothing, |peeked| found(peeked, 1, false, self.failed)) {
+            Sent::Nothing => {
+                self.may_read = false;
+                self.wait = None;
+            }
+            // A reset needs no window.
+            Sent::Dead => return self.abort(desk),
+            Sent::Bytes(_) | Sent::Fin | Sent::Silly | Sent::NoRoom => {
+                self.ask(desk);
+                self.wait_longer(Wait::Window, desk);
+            }
         }
-        self.ask(desk);
-        self.persist_again(desk);
         Fate::Lives
     }
 
-    /// Waits for a window again, longer than before.
-    fn persist_again(&mut self, desk: &Desk<'_, '_>) {
+    /// Waits again, longer than before.
+    fn wait_longer(&mut self, what: Wait, desk: &Desk<'_, '_>) {
         self.tries += 1;
-        self.wait_for(Wait::Window, desk.call.now, self.round_trip.wait(self.tries));
+        self.waits = self.waits.saturating_add(1);
+        self.wait_for(what, desk.call.now, self.round_trip.wait(self.waits));
     }
 
     /// Makes the inside say where it stands: a segment of nothing, just before its window.

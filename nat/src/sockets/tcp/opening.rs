@@ -42,6 +42,7 @@ impl Flow {
     pub(super) fn take_syn(&mut self, segment: &Segment, mtu: usize) {
         self.expected = segment.seq + 1;
         self.edge = self.expected;
+        self.promised = self.expected;
         self.farthest = self.expected;
         self.scale = segment.scale;
         self.selective = segment.permits;
@@ -134,6 +135,7 @@ impl Flow {
         self.una = self.next;
         self.round_trip.acknowledged(self.una, desk.call.now);
         self.tries = 0;
+        self.waits = 0;
         self.wait = None;
         // Whatever came meanwhile was told once, and not again.
         self.may_read = true;
@@ -156,8 +158,8 @@ impl Flow {
             return Fate::Lives;
         }
         let mtu = desk.call.inside.mtu(self.key.zone).unwrap_or_default();
-        self.heard = desk.call.now;
         let told = self.edge.beyond(self.expected);
+        self.hear(desk.call.now);
         self.take_syn(segment, mtu);
         self.edge = self.expected + told;
         if acknowledges {
@@ -189,13 +191,14 @@ impl Flow {
         }
         if ready.writable && self.narrow && self.state == State::Open && !self.finished {
             let before = self.edge;
-            let window = self.fresh_window(false, desk.call);
+            self.fresh_window(false, desk.call);
             if self.edge.behind(before) {
-                // Where something is missing, this asks for it.
-                let count = if self.missing() > 0 { 1 + REPEATS } else { 1 };
-                for _ in 0..count {
-                    self.reply(flag::ACK, self.next, window, desk.call);
+                self.owed = true;
+                if self.missing() > 0 {
+                    // This asks for it.
+                    self.owed_again = REPEATS;
                 }
+                self.say_owed(desk);
             }
         }
         match self.pump(desk) {

@@ -72,11 +72,13 @@ impl Flow {
         let now = desk.call.now;
         let awaited = self.awaited();
         let window = self.edge.beyond(awaited);
+        // The window may have been drawn back from where the inside stands.
+        let reach = self.promised.max(self.edge).beyond(awaited);
         let offset = segment.seq - awaited;
         if segment.has(flag::RST) {
-            return self.receive_reset(offset, window, desk);
+            return self.receive_reset(offset, reach, desk);
         }
-        if !is_acceptable(awaited, window, segment) {
+        if !is_acceptable(awaited, window, reach, segment) {
             return (Fate::Lives, self.refuse(segment, awaited, desk));
         }
         if segment.has(flag::SYN) {
@@ -99,7 +101,7 @@ impl Flow {
             self.challenge(desk.call);
             return (Fate::Lives, Err(Lost::NoFlow));
         }
-        self.heard = now;
+        self.hear(now);
         self.used = now;
         if self.state == State::TimeWait {
             return (Fate::Lives, Ok(Taken::NOTHING));
@@ -108,23 +110,20 @@ impl Flow {
         (Fate::Lives, self.take_payload(segment, awaited, window))
     }
 
-    /// A reset counts only where it is exactly at what is awaited (RFC 5961, section 3.2).
+    /// A reset counts only where it is exactly at what is awaited (RFC 5961, section 3.2). It also ends TIME-WAIT (RFC 9293,
+    /// section 3.10.7.4): whoever answers so to being told where the old connection stands knows of none, and wants another.
     fn receive_reset(
         &mut self,
         offset: u32,
-        window: u32,
+        reach: u32,
         desk: &mut Desk<'_, '_>,
     ) -> (Fate, Result<Taken, Lost>) {
         // What the batch has gathered was not acknowledged: whoever resets may not have sent it.
         let exact = offset == 0 || offset == (self.expected - self.awaited());
-        if exact && self.state == State::TimeWait {
-            // It would end the wait before its time (RFC 1337).
-            return (Fate::Lives, Ok(Taken::NOTHING));
-        }
         if exact {
             return (self.reset_outside(desk), Ok(Taken::NOTHING));
         }
-        if offset < window {
+        if offset <= reach {
             self.challenge(desk.call);
         }
         (Fate::Lives, Err(Lost::NoFlow))
@@ -161,7 +160,7 @@ impl Flow {
                 self.wait_for(Wait::Quiet, desk.call.now, TIME_WAIT);
             }
         } else if segment.seq + 1 == awaited && !segment.has(flag::SYN) {
-            self.heard = desk.call.now;
+            self.hear(desk.call.now);
             self.owe_again();
         } else {
             self.challenge(desk.call);
@@ -170,7 +169,7 @@ impl Flow {
         if old && segment.has(flag::ACK) && self.state == State::Open {
             let ack = segment.ack;
             if ack.behind(self.una) && !ack.behind(self.high) {
-                self.heard = desk.call.now;
+                self.hear(desk.call.now);
                 // Its window says nothing, so the one that was told ends where it did.
                 self.window = self.window.saturating_sub(ack - self.una);
                 self.progress(segment, desk);
@@ -287,29 +286,33 @@ impl Flow {
         }
         self.discard(desk);
         self.owed |= truth;
-        let mut again = std::mem::take(&mut self.owed_again);
-        if self.owed || again > 0 {
+        if self.owed || self.owed_again > 0 {
             let window = self.fresh_window(truth, desk.call);
             if truth && window > 0 {
                 // What the host did not take is to come again at once, not when its sender has waited for long enough.
-                again = again.max(REPEATS);
+                self.owed_again = self.owed_again.max(REPEATS);
             }
         }
         // What is sent anyhow acknowledges, too.
         if self.pump_on(desk) == Fate::Over {
             return Fate::Over;
         }
+        self.say_owed(desk);
+        self.early = self.early.take().filter(|early| !early.is_empty());
+        self.settle(desk)
+    }
+
+    /// Sends the acknowledgements that are owed; in another turn those that this one has no room for.
+    pub(super) fn say_owed(&mut self, desk: &mut Desk<'_, '_>) {
         let window = self.known_window();
-        let count = u8::from(std::mem::take(&mut self.owed)) + again;
+        let count = u8::from(std::mem::take(&mut self.owed)) + std::mem::take(&mut self.owed_again);
         for said in 0..count {
             if self.reply(flag::ACK, self.next, window, desk.call) == Made::NoRoom {
                 self.owed_again = count - said;
                 self.again = true;
-                break;
+                return;
             }
         }
-        self.early = self.early.take().filter(|early| !early.is_empty());
-        self.settle(desk)
     }
 
     /// Gives parts in order to the socket. Whether it took less.
@@ -451,13 +454,12 @@ impl Flow {
 
 /// Whether a segment lies in the window (RFC 9293, section 3.10.7.4, table 6); one that starts before it and ends behind it
 /// does, too.
-fn is_acceptable(awaited: Seq, window: u32, segment: &Segment) -> bool {
+fn is_acceptable(awaited: Seq, window: u32, reach: u32, segment: &Segment) -> bool {
     let end = segment.seq + segment.span();
     match (segment.span(), window) {
-        (0, 0) => segment.seq == awaited,
-        // At the very end of the window, too: there stands who has filled it and lost something of that, and its
+        // Up to the very end of any window that was told: there stands who has filled it and lost something of that, and its
         // acknowledgements must count.
-        (0, _) => segment.seq - awaited <= window,
+        (0, _) => segment.seq - awaited <= reach,
         // A FIN takes no room, so it is good where no window is left.
         (_, 0) => segment.has(flag::FIN) && segment.seq + segment.len == awaited,
         _ => segment.seq.before(awaited + window) && end.behind(awaited),

@@ -288,6 +288,8 @@ impl Early {
             let count = to.beyond(first.start);
             first.bytes.drain(..(count as usize).min(first.bytes.len()));
             first.start = first.start + count;
+            // Memory counts by what is held, so that what was is not to be kept.
+            first.bytes.shrink_to(2 * first.bytes.len());
         }
         self.fin = self.fin.filter(|fin| !fin.before(to));
         stock.give(owner, before - self.len());

@@ -96,6 +96,15 @@ fn the_latest_is_told_first_and_what_came_again_before_it() {
 }
 
 #[test]
+fn what_is_given_up_takes_no_memory() {
+    let (mut early, mut stock) = (Early::default(), Stock::default());
+    assert_eq!(hold(&mut early, &mut stock, 10..200_000), Held::Taken);
+    early.trim(seq(199_000), Owner(1), &mut stock);
+    assert_eq!(follows(&early, 199_000, None), stream(199_000..200_000));
+    assert!(early.ranges[0].bytes.capacity() <= 2000);
+}
+
+#[test]
 fn what_finds_no_room_is_not_held() {
     let (mut early, mut stock) = (Early::default(), Stock::default());
     for n in 0..RANGES_MAX {

@@ -176,14 +176,20 @@ fn a_fin_that_comes_again_in_time_wait_is_acknowledged_and_starts_it_anew() {
 }
 
 #[test]
-fn a_reset_does_not_end_time_wait() {
+fn a_reset_ends_time_wait_so_that_whoever_knows_nothing_of_the_old_connection_makes_a_new_one() {
     let mut bed = Bed::open();
     bed.outside_ends();
     bed.finishes();
     bed.heard();
-    let reset = bed.here(RST);
-    bed.say(reset).unwrap();
-    assert_eq!(bed.state(), Some(State::TimeWait));
+    let anew = seg(SYN, bed.seq.wrapping_sub(1000), 0).options(&OPTIONS);
+    let _ = bed.say(anew.clone());
+    assert_eq!(bed.only().short(), (ACK, bed.ack, bed.seq, 0));
+    let _ = bed.say(seg(RST, bed.seq.wrapping_sub(1), 0));
+    assert_eq!(bed.state(), Some(State::TimeWait), "another number is a guess");
+    bed.say(seg(RST, bed.seq, 0)).unwrap();
+    bed.is_over("closed");
+    bed.say(anew).unwrap();
+    assert_eq!(bed.state(), Some(State::Connecting));
 }
 
 #[test]
@@ -253,6 +259,17 @@ fn a_reset_elsewhere_in_the_window_is_challenged_and_outside_of_it_ignored() {
 }
 
 #[test]
+fn a_reset_behind_a_full_window_of_which_something_was_lost_is_challenged() {
+    let mut bed = Bed::open();
+    let end = bed.seq.wrapping_add(64_000);
+    bed.say(seg(RST, end, bed.ack)).unwrap_err();
+    assert_eq!(bed.only().short(), (ACK, bed.ack, bed.seq, 0));
+    let reset = bed.here(RST);
+    bed.say(reset).unwrap();
+    bed.is_over("reset");
+}
+
+#[test]
 fn an_outside_that_dies_resets_the_inside_behind_what_it_had_sent() {
     let mut bed = Bed::open();
     bed.conn().has.extend_from_slice(b"last words");
@@ -311,6 +328,17 @@ fn a_silent_inside_is_asked_after_two_hours_and_given_up_in_the_end() {
     assert_eq!(bed.wait(), Duration::from_secs(75));
     assert_eq!(bed.only().flags, RST_ACK);
     bed.is_over("reset");
+}
+
+#[test]
+fn whoever_is_asked_late_has_as_long_to_answer_as_always() {
+    let mut bed = Bed::open();
+    // As if nothing had run for half a day.
+    bed.now = bed.now + Duration::from_secs(12 * 3600);
+    bed.step(|tcp, desk| tcp.handle_timeout(desk));
+    assert_eq!(bed.only().flags, ACK);
+    assert_eq!(bed.wait(), Duration::from_secs(75));
+    assert_eq!(bed.only().flags, ACK);
 }
 
 #[test]

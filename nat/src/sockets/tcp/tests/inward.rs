@@ -155,12 +155,66 @@ fn a_closed_window_is_asked_about_for_ever_less_often_and_without_end() {
     assert_eq!(waits[..11], expected);
     for _ in 0..40 {
         bed.say(seg(ACK, bed.seq, bed.ack).window(0)).unwrap();
-        bed.wait();
+        assert_eq!(bed.wait(), Duration::from_secs(120), "whoever answers is not asked more often");
         bed.heard();
     }
     assert_eq!(bed.state(), Some(State::Open), "whoever answers is waited for");
     bed.say(seg(ACK, bed.seq, bed.ack).window(100)).unwrap();
     assert_eq!(bed.only().payload, b"abc");
+}
+
+#[test]
+fn whoever_answers_that_its_window_is_closed_is_asked_ever_less_often_from_the_first_time_on() {
+    // Closed before anything is sent, and with something in flight.
+    for (before, sent) in [(0, 0), (10_000, 3)] {
+        let mut bed = Bed::open_with_window(before);
+        bed.arrives(b"abc");
+        assert_eq!(bed.heard().len(), usize::from(sent > 0));
+        let mut waits = Vec::new();
+        for _ in 0..11 {
+            bed.say(seg(ACK, bed.seq, bed.ack).window(0)).unwrap();
+            waits.push(bed.wait().as_millis());
+            assert_eq!(bed.only().short(), (ACK, bed.ack.wrapping_sub(1), bed.seq, 0));
+        }
+        let expected = [200, 400, 800, 1600, 3200, 6400, 12_800, 25_600, 51_200, 102_400, 120_000];
+        assert_eq!(waits, expected);
+        // Once it opens and closes anew, the waits begin anew.
+        bed.say(seg(ACK, bed.seq, bed.ack).window(100)).unwrap();
+        assert_eq!(bed.only().payload, b"abc");
+        bed.ack = bed.ack.wrapping_add(3);
+        bed.say(seg(ACK, bed.seq, bed.ack).window(0)).unwrap();
+        bed.arrives(b"def");
+        assert_eq!(bed.wait(), Duration::from_millis(200));
+    }
+}
+
+#[test]
+fn an_outside_that_dies_resets_an_inside_whose_window_is_closed_once_all_was_sent() {
+    let mut bed = Bed::open_with_window(10_000);
+    bed.arrives(b"abc");
+    bed.heard();
+    bed.ack = bed.ack.wrapping_add(3);
+    bed.say(seg(ACK, bed.seq, bed.ack).window(0)).unwrap();
+    bed.conn().died = Some(Failure::Reset);
+    bed.ready(S, Ready { readable: true, error: true, writable: true });
+    bed.wait();
+    assert_eq!(bed.only().short(), (RST_ACK, bed.ack, bed.seq, 0));
+    bed.is_over("reset");
+}
+
+#[test]
+fn a_fast_retransmission_that_found_no_room_is_made_up_for_by_the_next_acknowledgement() {
+    let mut bed = Bed::open();
+    bed.arrives(&bytes(20_000));
+    bed.heard();
+    let same = bed.here(ACK);
+    bed.batch(&[same.clone(), same.clone()]);
+    bed.rooms.room = 0;
+    bed.say(same.clone()).unwrap();
+    bed.silent();
+    bed.rooms.room = 1000;
+    bed.say(same).unwrap();
+    assert_eq!(bed.heard()[0].short(), (ACK, bed.ack, bed.seq, 1460));
 }
 
 #[test]

@@ -94,6 +94,47 @@ fn a_socket_that_takes_nothing_closes_the_window_and_opens_it_when_it_is_writabl
 }
 
 #[test]
+fn a_window_that_opens_in_a_turn_without_room_is_told_in_another() {
+    let mut bed = Bed::open();
+    bed.conn().sends.push_back(Err(Failure::WouldBlock));
+    bed.conn().room.bytes = 0;
+    let all = bed.here(ACK).with(&bytes(3000));
+    bed.say(all).unwrap();
+    assert_eq!(bed.only().window, 0);
+    bed.conn().room.bytes = 64_000;
+    bed.rooms.room = 0;
+    bed.writable();
+    bed.silent();
+    bed.rooms.room = 1000;
+    assert_eq!(bed.wait(), Duration::from_nanos(1));
+    assert_eq!(bed.asked_again().window, 12, "what is missing, in steps of 256 bytes");
+}
+
+#[test]
+fn acknowledgements_count_though_the_window_was_drawn_back_before_where_they_stand() {
+    for took in [0, 900] {
+        let mut bed = Bed::open();
+        bed.conn().sends.push_back(if took > 0 { Ok(took) } else { Err(Failure::WouldBlock) });
+        bed.conn().room.bytes = took;
+        let all = bed.here(ACK).with(&bytes(3000));
+        bed.say(all).unwrap();
+        bed.heard();
+        bed.arrives(b"abc");
+        assert_eq!(bed.only().payload, b"abc");
+        // It has sent more than the window holds now: so much as it was told before.
+        let ahead = seg(ACK, bed.seq.wrapping_add(5000), bed.ack.wrapping_add(3));
+        bed.say(ahead).unwrap();
+        assert_eq!(bed.conn().has, b"", "{took}: it was acknowledged");
+        // Beyond all that it was ever told, nobody stands.
+        bed.heard();
+        bed.arrives(b"def");
+        let beyond = seg(ACK, bed.seq.wrapping_add(65_000), bed.ack.wrapping_add(6));
+        let _ = bed.say(beyond);
+        assert_eq!(bed.conn().has, b"def");
+    }
+}
+
+#[test]
 fn a_window_asked_for_is_told_as_it_is_by_then() {
     let mut bed = Bed::open();
     bed.conn().sends.push_back(Err(Failure::WouldBlock));
