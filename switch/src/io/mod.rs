@@ -1,7 +1,7 @@
 //! The IO edge: what moves frames between devices and the core, and nothing else.
 //!
-//! One thread owns the core, all open ports and the host's sockets, and runs [`dataplane`]'s loop. The control side, on threads of its own, opens
-//! ports and moves them down, and gets them back to close them. The only `unsafe` of this crate is here.
+//! One thread owns the core, all open ports and the host's sockets, and runs [`dataplane`]'s loop. The control side, on threads
+//! of its own, opens ports and moves them down, and gets them back to close them. The only `unsafe` of this crate is here.
 
 pub mod clock;
 pub mod dataplane;

@@ -5,7 +5,8 @@
 //! core as a [`Frame`], and the slots of a batch are given back, in order, when the turn is over. Superframes and unfinished
 //! checksums cross as they are, described by a virtio_net_hdr in front of each frame in both directions.
 //!
-//! Killed at any instant, the owner leaves a ring from which [`PacketWire::adopt`] goes on: the ring's own memory tells it how far the dead one came.
+//! Killed at any instant, the owner leaves a ring from which [`PacketWire::adopt`] goes on: the ring's own memory tells it how
+//! far the dead one came.
 //!
 //! Which slots: they are of one size, so a superframe's worth each, or the guest's end must cut smaller. How many: few, see
 //! [`SHAPE`], for most wires are quiet; one that overflows is given a larger ring while it lives, see [`larger`] and
@@ -190,8 +191,8 @@ impl PacketWire {
         self.deaf || bound_device(self.socket()).is_ok_and(|ifindex| ifindex == -1)
     }
 
-    /// Takes at most `limit` frames (and [`BATCH_MAX`], and an eighth of the ring) and lends them to `frames`. They stay in their slots until
-    /// [`PacketWire::release`]. An heir will not see them again.
+    /// Takes at most `limit` frames (and [`BATCH_MAX`], and an eighth of the ring) and lends them to `frames`. They stay in
+    /// their slots until [`PacketWire::release`]. An heir will not see them again.
     pub fn receive<'a>(&'a mut self, limit: usize, frames: &mut FrameTable<'a>) -> Received {
         assert_eq!(self.taken, 0, "a batch is given back before the next is taken");
         let slots = self.ring.shape().slots;

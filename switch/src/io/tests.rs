@@ -384,9 +384,9 @@ fn sockets_of_a_publication_are_served_until_it_ends() {
     let at = doors[0].local;
     let copies: Vec<_> = doors.iter().map(|door| door.socket.try_clone().unwrap()).collect();
     bench.send(Down::Listen(id, doors));
-    let stray = std::fs::File::open("/dev/null").unwrap();
+    let stray = || Door { local: at, socket: std::fs::File::open("/dev/null").unwrap().into() };
     let other = crate::command::PublicationId(4);
-    bench.send(Down::Listen(other, vec![Door { local: at, socket: stray.into() }]));
+    bench.send(Down::Listen(other, vec![stray(), listener(), stray()]));
     match bench.next() {
         Up::Unserved { publication, error } => {
             assert_eq!(publication, other);

@@ -225,7 +225,14 @@ fn out_of_descriptors_whoever_waits_is_turned_away_and_the_rest_goes_on() {
         assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset);
         assert_eq!(bench.host.connect(at), Err(Failure::TooManyFiles));
         assert_eq!(bench.host.datagrams(false), Err(Failure::TooManyFiles));
-        held.pop();
+        bench.host.spare = None;
+        held.push(std::fs::File::open("/dev/null").unwrap());
+        assert_eq!(
+            bench.host.accept(door),
+            Err(Failure::TooManyFiles),
+            "nobody can be sent away either, and whoever waits will not be told of again"
+        );
+        held.truncate(held.len() - 2);
         let accepted = bench.wait(|host| host.accept(door)).unwrap();
         assert_eq!(accepted.peer, clients[1].local_addr().unwrap());
         assert_eq!(bench.host.accept(door), Err(Failure::WouldBlock));
