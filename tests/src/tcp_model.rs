@@ -483,6 +483,10 @@ impl Lab {
             if !planned {
                 assert!(!inside_knows && !outside_knows, "reset for no reason: {what}");
             }
+            if stream.did_reset && !walker.did_reset && !pair.forgotten && !self.deadly {
+                let (heard, reached) = (walker.heard.len(), stream.reached);
+                assert_eq!(heard, reached, "what came before the reset is lost: {what}");
+            }
             let whole_in = walker.heard_end && walker.heard.len() == said.len();
             let whole_out = stream.heard_end && stream.heard.len() == walker.plan.say.len();
             assert!(whole_in || inside_knows, "the inside lacks something: {what}");

@@ -80,6 +80,8 @@ pub struct Stream {
     pub did_reset: bool,
     /// What the program said: bytes that left it.
     pub said: usize,
+    /// How many of them reached the host's socket.
+    pub reached: usize,
     said_end: bool,
     inbox: VecDeque<u8>,
     inbox_end: bool,
@@ -117,6 +119,7 @@ impl Stream {
             was_reset: false,
             did_reset: false,
             said: 0,
+            reached: 0,
             said_end: false,
             inbox: VecDeque::new(),
             inbox_end: false,
@@ -360,6 +363,7 @@ impl Stream {
             return false;
         }
         self.received.extend(bytes);
+        self.reached += bytes.len();
         self.ended |= end;
         true
     }

@@ -116,7 +116,7 @@ pub(super) struct Flow {
     pub(super) fast: bool,
     /// The socket may hold bytes that were not sent yet.
     pub(super) may_read: bool,
-    /// The socket's connection has died: what it holds is still delivered, then the inside is told.
+    /// The socket's connection has died: what it holds is still delivered and acknowledged, then the inside is told.
     pub(super) failed: bool,
 
     /// From the inside: the next byte the host is to have.

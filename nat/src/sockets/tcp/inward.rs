@@ -84,7 +84,7 @@ impl Flow {
         }
         let finished = self.fin.is_some_and(|fin| self.next.behind(fin));
         if finished && self.failed {
-            return self.abort(desk).into();
+            return self.tell_dead(desk);
         }
         let mut more = More::Yes;
         for _ in 0..PER_STEP {
@@ -114,7 +114,7 @@ impl Flow {
                     break;
                 }
                 Sent::NoRoom => break,
-                Sent::Dead => return self.abort(desk).into(),
+                Sent::Dead => return self.tell_dead(desk),
             }
         }
         let over = self.fin.is_some_and(|fin| self.next.behind(fin));
@@ -124,6 +124,17 @@ impl Flow {
             self.wait_for(Wait::Window, desk.call.now, self.round_trip.wait(0));
         }
         more
+    }
+
+    /// The connection outside is dead. The inside is told when it has acknowledged what came before: the host has done so to
+    /// whoever sent it, so that a loss in here could not be made up for by anybody else.
+    fn tell_dead(&mut self, desk: &mut Desk<'_, '_>) -> More {
+        self.failed = true;
+        if self.una == self.high || self.next != self.high {
+            self.abort(desk).into()
+        } else {
+            More::No
+        }
     }
 
     /// So many sequence numbers behind [`Flow::next`] were sent.
