@@ -32,15 +32,22 @@ const MEMINFO_WMEM_QUEUED: usize = 5;
 /// buffer of up to 64 KiB that one send fills.
 const OVERHEAD_PART: usize = 8;
 
+/// Of a send buffer, one in so many bytes is left free. The kernel calls a connection writable again when two thirds of its buffer are
+/// left to be acknowledged. Over a long path what fills the free third in an instant is acknowledged a round trip later, as
+/// one; filled to the brim, by more than a third since acknowledgements go on meanwhile, the buffer would then stay just above
+/// those two thirds until the next such burst is acknowledged, with one burst less on its way.
+const RESERVE_PART: usize = 16;
+
 /// Room that is told at most, bytes. The sender that fills it is a guest on this machine, an instant away, so more would make
-/// nothing faster: it would only let more come at once than the ring of its port holds. It is half of [`UNSENT_MAX`], so that
-/// the kernel calls no connection writable, and so fails to tell when it is, that has less than half of this for what is
+/// nothing faster: it would only let more come at once than the ring of its port holds. It is less than half of [`UNSENT_MAX`], so
+/// that the kernel calls no connection writable, and so fails to tell when it is, that has less than half of this for what is
 /// unsent.
 const ROOM_MAX: usize = 256 * 1024;
 
-/// Bytes that a connection may hold unsent. What is on its way does not count, so that a long path is filled none the worse;
-/// but to somebody who does not read, a guest gets rid of no more than this and what that one's window takes.
-const UNSENT_MAX: usize = 512 * 1024;
+/// Bytes that a connection may hold unsent: to somebody who does not read, a guest gets rid of no more than this and what that one's
+/// window takes. It is more than a third of the largest buffer that Linux lets grow by default: where this ended a burst, and not
+/// the buffer, the kernel would not tell when that has been sent, since it still waits for the third to be free.
+const UNSENT_MAX: usize = 1536 * 1024;
 
 /// The request that tells how much is unsent; libc has no name for it.
 const SIOCOUTQNSD: libc::Ioctl = 0x894b;
@@ -128,7 +135,7 @@ pub(super) fn send_room(socket: BorrowedFd<'_>) -> SendRoom {
     };
     let payload = |bytes: usize| (bytes - bytes / OVERHEAD_PART).min(ROOM_MAX);
     let size = memory[MEMINFO_SNDBUF] as usize;
-    let free = size.saturating_sub(memory[MEMINFO_WMEM_QUEUED] as usize);
+    let free = (size - size / RESERVE_PART).saturating_sub(memory[MEMINFO_WMEM_QUEUED] as usize);
     let mut bytes = payload(free);
     // What is unsent is a part of what is queued.
     if bytes + memory[MEMINFO_WMEM_QUEUED] as usize > UNSENT_MAX {
