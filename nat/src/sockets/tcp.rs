@@ -6,6 +6,22 @@
 //! holds for the inside is peeked into superframes, and discarded when the inside has acknowledged it; to send it again
 //! is to peek again (`inward`). Only what the inside sends too early is held here, until what precedes it has come (`reorder`).
 //!
+//! Nothing is waited for that nobody would tell of:
+//!
+//! | state | waits for | woken by |
+//! | --- | --- | --- |
+//! | Connecting | what becomes of the host's connection | an edge of its socket; the host gives up by itself |
+//! | Asked, Answered | the inside's answer | the timer, five times, then a reset |
+//! | Open, something in flight | its acknowledgement | the timer, ever less often, 15 times without a word of the inside, then a reset |
+//! | Open, the window too small for what there is | a larger one | the same; whoever answers is asked without end |
+//! | Open, the outside dead | as above; when all is acknowledged, a reset | as above |
+//! | Open, what there is sent | more of the host, its end, its error | an edge of its socket |
+//! | Open, the host's room used up | room | an edge of its socket, which was asked for (`narrow`); the inside asks as well |
+//! | Open, nothing of these | a sign of the inside | the timer after two hours, then nine times; the host asks its side |
+//! | TimeWait | that nothing comes | the timer, or a reset |
+//! | any, the turn without room | room | the next turn (`again`), or whoever is told that there is more |
+//! | any, ended from outside | the next turn | the timer, which is due at once |
+//!
 //! Only this file touches the tables. A step on a flow says whether it lives on, and whoever called it settles the rest: the deadline,
 //! which is moved lazily, since most are overtaken before they are due; its rank; its end.
 

@@ -180,8 +180,11 @@ impl Flow {
         let made =
             desk.call.inside.compose(key.zone, key.inside.ip(), front + room, &mut |bytes| {
                 let space = bytes.get_mut(front..front + room)?;
-                let peeked = if fin == Some(at) { Ok(0) } else { host.peek(socket, skip, space) };
-                sent = found(peeked, room, silly, failed);
+                sent = if fin == Some(at) {
+                    Sent::Fin
+                } else {
+                    found(host.peek(socket, skip, space), room, silly, failed)
+                };
                 let (flags, payload) = match sent {
                     Sent::Bytes(count) if (count as usize) < room => (flag::PSH, count),
                     Sent::Bytes(count) => (0, count),

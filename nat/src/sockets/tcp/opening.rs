@@ -186,9 +186,6 @@ impl Flow {
                 Err(_) => self.fail(),
             }
         }
-        if self.failed && self.state != State::Open {
-            return (self.abort(desk), false);
-        }
         if ready.writable && self.narrow && self.state == State::Open && !self.finished {
             let before = self.edge;
             self.fresh_window(false, desk.call);

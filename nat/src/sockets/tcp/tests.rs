@@ -2,6 +2,7 @@
 
 mod chaos;
 mod closing;
+mod extremes;
 mod inward;
 mod opening;
 mod outward;

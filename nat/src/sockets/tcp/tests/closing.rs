@@ -297,6 +297,9 @@ fn an_outside_that_dies_behind_its_end_resets_the_inside_when_that_has_heard_the
     bed.conn().died = Some(Failure::Reset);
     bed.ready(S, Ready { error: true, ..Ready::default() });
     bed.silent();
+    bed.wait();
+    let again: Vec<(u8, usize)> = bed.heard().iter().map(|s| (s.flags, s.payload.len())).collect();
+    assert_eq!(again, [(ACK | PSH, 10), (FIN_ACK, 0)], "all was lost");
     bed.ack = bed.ack.wrapping_add(10);
     let ack = bed.here(ACK);
     bed.say(ack).unwrap();
@@ -335,13 +338,42 @@ fn an_outside_that_dies_after_its_end_resets_the_inside() {
 }
 
 #[test]
-fn an_outside_that_dies_while_the_answer_is_on_its_way_resets_the_inside() {
+fn an_outside_that_dies_while_the_answer_is_on_its_way_is_heard_out_before_the_reset() {
     let mut bed = Bed::asked(&OPTIONS);
     let answer = bed.connect();
+    bed.conn().has.extend_from_slice(b"too many");
     bed.conn().died = Some(Failure::Reset);
-    bed.ready(S, Ready { error: true, ..Ready::default() });
-    let reset = (RST_ACK, answer.seq.wrapping_add(1), answer.ack, 0);
-    assert_eq!(bed.only().short(), reset);
+    bed.ready(S, Ready { readable: true, error: true, writable: true });
+    bed.silent();
+    bed.seq = answer.ack;
+    bed.ack = answer.seq.wrapping_add(1);
+    let ack = bed.here(ACK);
+    bed.say(ack).unwrap();
+    assert_eq!(bed.only().payload, b"too many");
+    bed.ack = bed.ack.wrapping_add(8);
+    let ack = bed.here(ACK);
+    bed.say(ack).unwrap();
+    assert_eq!(bed.only().short(), (RST_ACK, bed.ack, bed.seq, 0));
+    bed.is_over("reset");
+}
+
+#[test]
+fn a_client_that_dies_before_the_node_answers_is_heard_out_before_the_reset() {
+    let mut bed = Bed::new();
+    let syn = bed.comes_in().remove(0);
+    bed.conn().has.extend_from_slice(b"count 1");
+    bed.conn().died = Some(Failure::Reset);
+    bed.ready(S, Ready { readable: true, error: true, writable: true });
+    bed.silent();
+    bed.ack = syn.seq.wrapping_add(1);
+    let answer = bed.here(SYN_ACK).options(&OPTIONS);
+    bed.say(answer).unwrap();
+    bed.seq = bed.seq.wrapping_add(1);
+    assert_eq!(bed.only().payload, b"count 1");
+    bed.ack = bed.ack.wrapping_add(7);
+    let ack = bed.here(ACK);
+    bed.say(ack).unwrap();
+    assert_eq!(bed.only().short(), (RST_ACK, bed.ack, bed.seq, 0));
     bed.is_over("reset");
 }
 
