@@ -305,7 +305,7 @@ impl Tcp {
             self.touched.retain(|touched| *touched != n);
             return;
         }
-        let lasting = flow.state == State::Open && !flow.finished && flow.fin.is_none();
+        let lasting = flow.state == State::Open && !flow.is_closing();
         self.ledger.rank(n, if lasting { Rank::Lasting } else { Rank::Transitory });
         let (owner, is_past) = (flow.owner, flow.state == State::TimeWait);
         let due = flow.due(desk.call.now);

@@ -497,11 +497,16 @@ impl Flow {
         self.window_ack = segment.ack;
     }
 
+    /// Whether one of its ends has closed or died.
+    pub(super) fn is_closing(&self) -> bool {
+        self.finished || self.fin.is_some() || self.failed
+    }
+
     /// How it stands, for people.
     pub(super) fn word(&self) -> &'static str {
         match self.state {
             State::Connecting | State::Asked | State::Answered => "opening",
-            State::Open if self.fin.is_none() && !self.finished && !self.failed => "established",
+            State::Open if !self.is_closing() => "established",
             State::Open | State::TimeWait => "closing",
         }
     }

@@ -556,8 +556,8 @@ fn what_is_only_remembered_keeps_nobody_from_having_a_socket() {
 }
 
 #[test]
-fn what_is_half_closed_gives_way_before_what_is_whole() {
-    for outside_first in [true, false] {
+fn what_is_half_closed_or_half_dead_gives_way_before_what_is_whole() {
+    for how in ["outside", "inside", "dead"] {
         let mut bed = Bed::limited(Limits { flows: 2, owner_flows: 2 });
         bed.ask(&OPTIONS);
         bed.establish();
@@ -572,16 +572,19 @@ fn what_is_half_closed_gives_way_before_what_is_whole() {
         (bed.seq, bed.ack) = (answer.ack, answer.seq.wrapping_add(1));
         let ack = bed.here(ACK);
         bed.say(ack).unwrap();
-        if outside_first {
-            bed.host.conn(socket).ended = true;
-            bed.ready(socket, Ready { readable: true, ..Ready::default() });
-        } else {
-            bed.finishes();
+        match how {
+            "inside" => bed.finishes(),
+            "outside" => bed.host.conn(socket).ended = true,
+            _ => {
+                bed.host.conn(socket).has.push(1);
+                bed.host.conn(socket).died = Some(Failure::Reset);
+            }
         }
+        bed.ready(socket, Ready { readable: true, error: true, ..Ready::default() });
         bed.heard();
         bed.outside.set_port(82);
         bed.say(seg(SYN, 5, 0)).unwrap();
-        assert_eq!(bed.host.conns[&socket].gone, Some("reset"));
+        assert_eq!(bed.host.conns[&socket].gone, Some("reset"), "{how}");
         assert!(bed.tcp.has(ZONE, whole.0, whole.1));
     }
 }
