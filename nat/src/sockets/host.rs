@@ -149,7 +149,7 @@ pub trait Host {
     /// stream's end; `room` is not empty.
     fn peek(&mut self, socket: SocketId, skip: usize, room: &mut [u8]) -> Result<usize, Failure>;
 
-    /// Takes the `count` oldest bytes off the stream; they have been peeked at.
+    /// Takes the `count` oldest bytes off the stream; they have been peeked at. Where it fails, none of them is taken.
     fn discard(&mut self, socket: SocketId, count: usize) -> Result<(), Failure>;
 
     /// Says that nothing more will be sent. What was is still delivered.

@@ -439,9 +439,8 @@ impl Flow {
 
     /// Ends it on both sides. Where the turn has no room for saying so, it is over only when that has been said.
     pub(super) fn abort(&mut self, desk: &mut Desk<'_, '_>) -> Fate {
-        // A node that has gone may have left in peace: what it was told is taken is still delivered.
-        if self.doomed
-            && self.finished
+        // Who had said all there was to say may leave in peace: what it was told is taken is still delivered.
+        if self.finished
             && let Some(socket) = self.socket.take()
         {
             desk.roles.remove(socket);
