@@ -21,6 +21,7 @@ use serde::de::DeserializeOwned;
 
 use crate::api::types::{ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail};
 use crate::daemon::place::Place;
+use crate::daemon::uplink::Uplink;
 use crate::daemon::{clock, keeper};
 use crate::namespace::channel;
 use crate::paths;
@@ -277,7 +278,14 @@ fn start_daemon(deadline: Instant) -> Result<(), Failure> {
     loop {
         if Client::find(None)?.is_some() {
             said.lines().for_each(|line| eprintln!("{line}"));
-            eprintln!("portolan: no daemon answered; started one (its log: {})", log.display());
+            let outside = match Uplink::kept(&state) {
+                Ok(Uplink::None) => " without a way out, as was chosen with --uplink none",
+                _ => "",
+            };
+            eprintln!(
+                "portolan: no daemon answered; started one{outside} (its log: {})",
+                log.display()
+            );
             return Ok(());
         }
         if let Ok(Some(status)) = child.try_wait() {

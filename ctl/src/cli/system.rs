@@ -21,9 +21,10 @@ pub struct Daemon {
     /// Where the sockets are
     #[arg(long, value_name = "DIR")]
     runtime: Option<PathBuf>,
-    /// How packets leave for the outside: sockets, or none (published ports lead in all the same)
-    #[arg(long, value_name = "HOW", default_value = "sockets")]
-    uplink: Uplink,
+    /// How packets leave for the outside: sockets, or none (published ports lead in all the same); kept with the state, also
+    /// for daemons that start by themselves; sockets where none was ever chosen
+    #[arg(long, value_name = "HOW")]
+    uplink: Option<Uplink>,
     /// Where to log once it serves, instead of stderr
     #[arg(long, value_name = "FILE", hide = true)]
     log: Option<PathBuf>,

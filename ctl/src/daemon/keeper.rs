@@ -56,8 +56,8 @@ pub struct DaemonOptions {
     pub state: PathBuf,
     /// Where the sockets are.
     pub runtime: PathBuf,
-    /// How packets leave for the outside.
-    pub uplink: Uplink,
+    /// How packets leave for the outside, where that is chosen now; else as the state directory says.
+    pub uplink: Option<Uplink>,
     /// Where to log once it serves; standard error where there is none.
     pub log: Option<PathBuf>,
 }
@@ -145,7 +145,7 @@ pub fn keep(options: DaemonOptions) -> u8 {
 }
 
 impl Keeper {
-    fn prepare(options: DaemonOptions) -> Result<Keeper, (String, u8)> {
+    fn prepare(mut options: DaemonOptions) -> Result<Keeper, (String, u8)> {
         let refused = |message| (message, 1);
         // The daemon looks again; whoever starts it by hand is to be told here.
         uplink::features().map_err(refused)?;
@@ -156,6 +156,11 @@ impl Keeper {
             Taken::Served(by) => (served(&options.state, by), ALREADY_SERVED),
         };
         let mut lock = place::lock(&options.state).map_err(taken)?;
+        let uplink = match options.uplink {
+            Some(chosen) => chosen.keep(&options.state).map(|()| chosen),
+            None => Uplink::kept(&options.state),
+        };
+        options.uplink = Some(uplink.map_err(refused)?);
         let api = listener(&options.api_socket(), SockType::Stream).map_err(refused)?;
         let wires = listener(&options.wires_socket(), SockType::SeqPacket).map_err(refused)?;
         let place = Place { socket: options.api_socket(), pid: std::process::id() };
@@ -235,7 +240,9 @@ impl Keeper {
         let mut command = Command::new("/proc/self/exe");
         command.arg0("portolan").arg("daemon-child");
         command.arg("--state").arg(&self.options.state).arg("--runtime").arg(&self.options.runtime);
-        command.arg("--uplink").arg(self.options.uplink.to_string());
+        if let Some(uplink) = self.options.uplink {
+            command.arg("--uplink").arg(uplink.to_string());
+        }
         if let Some(log) = &self.options.log {
             command.arg("--log").arg(log);
         }

@@ -47,6 +47,7 @@ use self::events::Events;
 use self::held::Keeping;
 use self::keeper::DaemonOptions;
 use self::plane::{Opening, Plane};
+use self::uplink::Uplink;
 use self::wires::WireNote;
 
 pub use self::start::serve;
@@ -57,6 +58,8 @@ const PORTS: u32 = 1 << 18;
 /// The daemon, as the API sees it.
 pub struct Daemon {
     options: DaemonOptions,
+    /// How packets leave for the outside.
+    uplink: Uplink,
     /// What happens, for whoever listens.
     pub events: Events,
     plane: Arc<Plane>,
@@ -148,7 +151,7 @@ impl Daemon {
             keeper_pid: nix::unistd::getppid().as_raw().cast_unsigned(),
             state_dir: self.options.state.clone(),
             socket: self.options.api_socket(),
-            uplink: self.options.uplink.to_string(),
+            uplink: self.uplink.to_string(),
             networks: control.topology.networks().len(),
             nodes: control.topology.nodes().len(),
             kernel: host::kernel(),

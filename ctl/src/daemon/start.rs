@@ -96,7 +96,8 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         .map_err(|error| format!("no randomness: {error}"))?;
     let seed = rand::Rng::next_u64(&mut random);
     let features = uplink::features()?;
-    let (plane, news) = Plane::start(seed, features, options.uplink)
+    let way_out = options.uplink.map_or_else(|| Uplink::kept(&options.state), Ok)?;
+    let (plane, news) = Plane::start(seed, features, way_out)
         .map_err(|error| format!("cannot start the dataplane: {error}"))?;
     let control = Control {
         topology: Topology::default(),
@@ -111,6 +112,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     let log = options.log.clone();
     let daemon = Arc::new(Daemon {
         options,
+        uplink: way_out,
         events: Events::default(),
         plane,
         features,
@@ -123,7 +125,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     let limits = vec![Command::SetLimits(uplink::limits())];
     daemon.plane.change(Opening::default(), limits).await;
     daemon.restore(kept, inheritance).await?;
-    if daemon.options.uplink == Uplink::Sockets {
+    if daemon.uplink == Uplink::Sockets {
         tokio::spawn(resolvers::follow(Arc::clone(&daemon.plane)));
     }
 

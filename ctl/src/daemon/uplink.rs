@@ -1,6 +1,8 @@
 //! The way out: whether there is one, how much of the host it may take, and what the host lets it do.
 
 use std::fmt;
+use std::io;
+use std::path::Path;
 use std::str::FromStr;
 
 use nix::sys::resource::{Resource, getrlimit};
@@ -9,6 +11,9 @@ use portolan_switch::io::Features;
 
 /// Names features to do without, as if this machine did not have them.
 pub const WITHOUT: &str = "PORTOLAN_WITHOUT";
+
+/// Where in the state directory the choice is kept.
+const KEPT: &str = "uplink";
 
 /// One node's part of all flows, as a divisor.
 const NODE_PART: usize = 8;
@@ -54,6 +59,34 @@ impl FromStr for Uplink {
 }
 
 impl Uplink {
+    /// What the state directory says; sockets where it says nothing.
+    ///
+    /// # Errors
+    /// It says something else, or cannot be read: a line for the user. Nobody gets a way out by a file that is damaged.
+    pub fn kept(state: &Path) -> Result<Uplink, String> {
+        let path = state.join(KEPT);
+        let said = match std::fs::read_to_string(&path) {
+            Ok(text) => text.trim().parse(),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Uplink::default()),
+            Err(error) => Err(error.to_string()),
+        };
+        said.map_err(|why: String| {
+            format!("{}: {why}; choose anew with portolan daemon --uplink", path.display())
+        })
+    }
+
+    /// Keeps this choice in the state directory, for daemons that are started without one. It replaces the former one whole
+    /// or not at all.
+    ///
+    /// # Errors
+    /// It cannot be written: a line for the user.
+    pub fn keep(self, state: &Path) -> Result<(), String> {
+        let (path, new) = (state.join(KEPT), state.join("uplink.new"));
+        let written =
+            std::fs::write(&new, format!("{self}\n")).and_then(|()| std::fs::rename(&new, &path));
+        written.map_err(|error| format!("cannot write {}: {error}", path.display()))
+    }
+
     /// A command as the dataplane is to get it: without a way out, every network is internal.
     pub fn confine(self, command: Command) -> Command {
         match (self, command) {
@@ -112,6 +145,18 @@ mod tests {
         let said = "packet:eth0".parse::<Uplink>().unwrap_err();
         assert_eq!(said, "this version has no packet uplink: use sockets or none");
         assert!("socket".parse::<Uplink>().is_err());
+    }
+
+    #[test]
+    fn a_choice_is_kept_with_the_state_and_a_damaged_one_opens_nothing() {
+        let state = tempfile::tempdir().unwrap();
+        assert_eq!(Uplink::kept(state.path()), Ok(Uplink::Sockets));
+        for uplink in [Uplink::None, Uplink::Sockets] {
+            uplink.keep(state.path()).unwrap();
+            assert_eq!(Uplink::kept(state.path()), Ok(uplink));
+        }
+        std::fs::write(state.path().join(KEPT), "non").unwrap();
+        assert!(Uplink::kept(state.path()).unwrap_err().contains("--uplink"));
     }
 
     #[test]
