@@ -6,6 +6,9 @@
 //!
 //! Connections are watched for writability too. Datagram sockets are not: each datagram that leaves would be told, and
 //! nobody waits for it, since what finds no room is lost.
+//!
+//! A connection that is closed with its process is reset, so that its peer does not take what it got for all there was. Only
+//! where the inside has said all there was to say does it end in order, whatever becomes of the process.
 
 mod address;
 mod control;
@@ -94,6 +97,17 @@ struct Slot {
     news: Ready,
     /// In the list of those that have news.
     waits: bool,
+    /// A connection that is reset when its descriptor is closed.
+    abrupt: bool,
+}
+
+impl Slot {
+    /// Has what was sent delivered even if the descriptor is closed meanwhile.
+    fn end_in_order(&mut self) {
+        if self.abrupt {
+            self.abrupt = tcp::end_abruptly(self.socket.as_fd(), false).is_err();
+        }
+    }
 }
 
 /// All open sockets.
@@ -186,7 +200,8 @@ impl HostSockets {
         };
         self.registry.register(&mut SourceFd(&socket.as_raw_fd()), token(id), interest)?;
         self.number += 1;
-        let slot = Slot { id, socket, kind, news: Ready::default(), waits: false };
+        let abrupt = matches!(kind, Kind::Connection(_));
+        let slot = Slot { id, socket, kind, news: Ready::default(), waits: false, abrupt };
         if self.free.pop().is_some() {
             self.slots[place] = Some(slot);
         } else {
@@ -222,7 +237,7 @@ impl HostSockets {
     }
 
     /// Takes a socket out; it is closed when it is dropped.
-    fn leave(&mut self, id: SocketId) -> Option<OwnedFd> {
+    fn leave(&mut self, id: SocketId) -> Option<Slot> {
         slot(&mut self.slots, id)?;
         let place = place(id);
         let slot = self.slots[place].take()?;
@@ -232,7 +247,7 @@ impl HostSockets {
         if !matches!(slot.kind, Kind::Connection(_)) {
             let _ = self.registry.deregister(&mut SourceFd(&slot.socket.as_raw_fd()));
         }
-        Some(slot.socket)
+        Some(slot)
     }
 
     fn listener(&mut self, id: SocketId) -> Result<&OwnedFd, Failure> {
@@ -263,7 +278,8 @@ impl HostSockets {
         let taken = self.listener(listener).and_then(|listener| tcp::accept(listener.as_fd()));
         let failure = match taken {
             Ok((socket, _)) => {
-                tcp::make_abrupt(&socket);
+                // If this failed, he would see an ordinary end.
+                let _ = tcp::end_abruptly(socket.as_fd(), true);
                 Failure::TooManyFiles
             }
             Err(failure) => failure,
@@ -337,17 +353,26 @@ impl Host for HostSockets {
     }
 
     fn finish(&mut self, socket: SocketId) -> Result<(), Failure> {
-        tcp::finish(self.connection(socket)?.0.as_fd())
+        match slot(&mut self.slots, socket) {
+            Some(slot @ Slot { kind: Kind::Connection(_), .. }) => {
+                slot.end_in_order();
+                tcp::finish(slot.socket.as_fd())
+            }
+            _ => Err(Failure::Other(libc::EBADF)),
+        }
     }
 
     fn reset(&mut self, socket: SocketId) {
-        if let Some(socket) = self.leave(socket) {
-            tcp::make_abrupt(&socket);
+        if let Some(slot) = self.leave(socket) {
+            // If this failed, the peer would see an ordinary end.
+            let _ = tcp::end_abruptly(slot.socket.as_fd(), true);
         }
     }
 
     fn close(&mut self, socket: SocketId) {
-        drop(self.leave(socket));
+        if let Some(mut slot) = self.leave(socket) {
+            slot.end_in_order();
+        }
     }
 
     fn datagrams(&mut self, ipv6: bool) -> Result<SocketId, Failure> {

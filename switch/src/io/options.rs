@@ -11,6 +11,7 @@ pub(super) trait Plain: Copy {}
 impl Plain for c_int {}
 impl Plain for u8 {}
 impl Plain for [u32; 9] {}
+impl Plain for libc::linger {}
 impl Plain for libc::tpacket_stats {}
 
 /// Sets an option to `value`, all of its bytes.

@@ -74,7 +74,9 @@ pub(super) fn prepare(socket: BorrowedFd<'_>) -> io::Result<()> {
     // A guest that vanished without a word leaves a connection that only this ends.
     set_option(socket, libc::SOL_SOCKET, libc::SO_KEEPALIVE, &1)?;
     // Urgent data stays in its place in the stream.
-    set_option(socket, libc::SOL_SOCKET, libc::SO_OOBINLINE, &1)
+    set_option(socket, libc::SOL_SOCKET, libc::SO_OOBINLINE, &1)?;
+    // A process that dies leaves its sockets to be closed by the kernel: the peer must not take that for the end of the stream.
+    end_abruptly(socket, true)
 }
 
 /// Begins a connection.
@@ -229,7 +231,7 @@ pub(super) fn discard(
     Ok(())
 }
 
-/// Ends what is sent.
+/// Ends what is sent. The socket must end in order by then.
 pub(super) fn finish(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     // SAFETY: shutdown takes no pointers.
     match unsafe { libc::shutdown(socket.as_raw_fd(), libc::SHUT_WR) } {
@@ -238,11 +240,11 @@ pub(super) fn finish(socket: BorrowedFd<'_>) -> Result<(), Failure> {
     }
 }
 
-/// Has the close that follows send a reset.
-pub(super) fn make_abrupt(socket: &OwnedFd) {
-    let linger = libc::linger { l_onoff: 1, l_linger: 0 };
-    // Fails on no socket of TCP; if it did, the close would be an ordinary one.
-    let _ = set_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER, &linger);
+/// Settles what closing the socket does, whoever closes it: it sends a reset, and what was not sent yet is lost; or it ends the
+/// stream behind that. Fails on no socket of TCP.
+pub(super) fn end_abruptly(socket: BorrowedFd<'_>, abruptly: bool) -> io::Result<()> {
+    let linger = libc::linger { l_onoff: abruptly.into(), l_linger: 0 };
+    set_option(socket, libc::SOL_SOCKET, libc::SO_LINGER, &linger)
 }
 
 /// Reads into the vectors, which point to memory that outlives the call and is nobody else's.

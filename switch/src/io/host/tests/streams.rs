@@ -128,7 +128,8 @@ fn a_reset_of_the_peer_comes_behind_what_it_had_sent() {
         bench.peek_all(id, 0, 10);
         bench.listen(Duration::ZERO);
         while bench.host.next().is_some() {}
-        tcp::make_abrupt(&OwnedFd::from(peer));
+        tcp::end_abruptly(peer.as_fd(), true).unwrap();
+        drop(peer);
         bench.news(id, |ready| ready.error);
         assert_eq!(bench.host.connected(id), Err(Failure::Reset));
         assert_eq!(bench.peek_all(id, 0, 10), b"last words");
@@ -151,6 +152,98 @@ fn a_reset_of_ours_reaches_the_peer_and_a_close_delivers() {
     let mut said = Vec::new();
     peer.read_to_end(&mut said).unwrap();
     assert_eq!(said, b"bye");
+}
+
+/// Whether closing the descriptor resets the connection.
+fn ends_abruptly(bench: &mut Bench, id: SocketId) -> bool {
+    let (socket, _) = bench.host.connection(id).unwrap();
+    let linger: libc::linger =
+        get_option(socket.as_fd(), libc::SOL_SOCKET, libc::SO_LINGER).unwrap();
+    linger.l_onoff != 0 && linger.l_linger == 0
+}
+
+/// A connection that came to a listener, and its other end.
+fn accepted(bench: &mut Bench) -> (SocketId, TcpStream) {
+    let listener = TcpListener::bind(any(false)).unwrap();
+    listener.set_nonblocking(true).unwrap();
+    let at = listener.local_addr().unwrap();
+    let door = bench.host.adopt(OwnedFd::from(listener)).unwrap();
+    let peer = TcpStream::connect(at).unwrap();
+    peer.set_read_timeout(Some(PATIENCE)).unwrap();
+    let accepted = bench.wait(|host| host.accept(door)).unwrap();
+    bench.host.close(door);
+    (accepted.socket, peer)
+}
+
+#[test]
+fn a_connection_of_a_process_that_dies_is_reset() {
+    for pair in [|bench: &mut Bench| bench.pair(false), accepted] {
+        for peer_has_finished in [false, true] {
+            let mut bench = Bench::new();
+            let (id, mut peer) = pair(&mut bench);
+            bench.host.send(id, &[b"half of"]).unwrap();
+            let mut said = [0; 7];
+            peer.read_exact(&mut said).unwrap();
+            if peer_has_finished {
+                peer.shutdown(std::net::Shutdown::Write).unwrap();
+                assert_eq!(bench.wait(|host| host.peek(id, 0, &mut [0])), Ok(0));
+            }
+            assert!(ends_abruptly(&mut bench, id));
+            // What the kernel does for a process that is no more.
+            drop(bench);
+            let ended = peer.read(&mut said).unwrap_err();
+            assert_eq!(ended.kind(), io::ErrorKind::ConnectionReset);
+        }
+    }
+}
+
+#[test]
+fn what_was_sent_before_the_end_is_delivered_whatever_becomes_of_the_process() {
+    let bytes = chance(8 << 20, 3);
+    for pair in [|bench: &mut Bench| bench.pair(false), accepted] {
+        let mut bench = Bench::new();
+        let (id, mut peer) = pair(&mut bench);
+        let mut sent = 0;
+        while let Ok(count) = bench.host.send(id, &[&bytes[sent..]]) {
+            sent += count;
+        }
+        assert!(sent < bytes.len(), "some of it is on its way when the process dies");
+        bench.host.finish(id).unwrap();
+        assert!(!ends_abruptly(&mut bench, id));
+        drop(bench);
+        let mut said = Vec::new();
+        peer.read_to_end(&mut said).unwrap();
+        assert!(said == bytes[..sent], "{} of {sent} bytes came", said.len());
+    }
+}
+
+#[test]
+fn a_connection_that_is_closed_delivers_and_one_that_is_reset_does_not_whether_finished_or_not() {
+    let bytes = chance(8 << 20, 4);
+    for (finished, reset) in [(false, false), (true, false), (false, true), (true, true)] {
+        let mut bench = Bench::new();
+        let (id, mut peer) = accepted(&mut bench);
+        let mut sent = 0;
+        while let Ok(count) = bench.host.send(id, &[&bytes[sent..]]) {
+            sent += count;
+        }
+        if finished {
+            bench.host.finish(id).unwrap();
+        }
+        if reset {
+            bench.host.reset(id);
+        } else {
+            bench.host.close(id);
+        }
+        let mut said = Vec::new();
+        let ended = peer.read_to_end(&mut said);
+        if reset {
+            assert_eq!(ended.unwrap_err().kind(), io::ErrorKind::ConnectionReset);
+        } else {
+            assert_eq!(ended.unwrap(), sent);
+            assert!(said == bytes[..sent]);
+        }
+    }
 }
 
 #[test]
@@ -180,6 +273,7 @@ fn whoever_comes_to_a_listener_is_shown_by_his_own_address() {
             let value: c_int = get_option(socket.as_fd(), level, option).unwrap();
             assert_eq!(value, 1, "option {option} is inherited");
         }
+        assert!(ends_abruptly(&mut bench, accepted.socket), "so is how it ends");
     }
 }
 
