@@ -373,10 +373,8 @@ impl Connect {
             driver_opts: self.driver_opt.into_iter().collect(),
             ..EndpointCreate::default()
         };
-        let request = ConnectRequest {
-            container: self.node,
-            endpoint_config: self.addresses.on(endpoint),
-        };
+        let request =
+            ConnectRequest { container: self.node, endpoint_config: self.addresses.on(endpoint) };
         let client: Client = daemon.open()?;
         let warnings: Vec<String> =
             client.post(&format!("{}/connect", path(&self.network)?), &request)?;

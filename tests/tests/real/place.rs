@@ -86,6 +86,13 @@ impl Place {
                 "ip route add default via 203.0.113.1 && ip -6 route add default via 2001:db8:2::1",
             )
             .ok();
+        // A device may be known as down for a second after it is up, and IPv6 has no way over it until then.
+        for (from, to) in [(&outside, HOST), (&outside, HOST6), (&host, OUTSIDE), (&host, OUTSIDE6)]
+        {
+            eventually("the way is open", 20, || {
+                from.shell(&format!("ping -n -q -c 1 -W 1 {to}")).code == 0
+            });
+        }
         let etc = PathBuf::from("/etc/netns").join(host.name());
         fs::create_dir_all(&etc).unwrap();
         fs::write(etc.join("resolv.conf"), "").unwrap();

@@ -4,6 +4,7 @@
 
 mod any_bytes;
 mod churn;
+mod datagrams;
 mod dns;
 mod failing;
 mod flood;
@@ -12,9 +13,8 @@ mod gso;
 mod guard;
 mod isolation;
 mod learning;
-mod seeds;
-mod datagrams;
 mod outside;
 mod published;
+mod seeds;
 mod talking;
 mod tcp_walk;
