@@ -1,10 +1,9 @@
 //! A model of the host's sockets in virtual time, and of the world outside.
 //!
 //! [`SimHost`] answers the calls of [`portolan_nat::sockets::host::Host`] as a kernel would: buffers are bounded, news take
-//! time, and readiness is told by
-//! edges alone. A socket that something has happened to is looked at once, when the world takes [`SimHost::ready`]: what
-//! poll(2) would say of it then is told, and nothing more until something happens to it again. A core that does not read on
-//! until there is nothing, or forgets that it did not, hangs.
+//! time, and readiness is told by edges alone. A socket that something has happened to is looked at once, when the world
+//! takes [`SimHost::ready`]: what poll(2) would say of it then is told, and nothing more until something happens to it again.
+//! A core that does not read on until there is nothing, or forgets that it did not, hangs.
 //!
 //! A call on a socket that is not open panics, and so does one that must never be made: bytes discarded that were not there,
 //! a connection to an address that nobody outside has.
