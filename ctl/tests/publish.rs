@@ -253,9 +253,19 @@ fn ports_are_closed_while_their_node_is_stopped_or_leads_nowhere() {
         "[\"8080:80/tcp cannot be published: 0.0.0.0:8080/tcp is taken by user root (uid 0); choose another \
          port of the host, or end what has it\"]\n"
     );
+    let shut = "8080:80/tcp cannot be published: 0.0.0.0:8080/tcp is taken by user root (uid 0); choose another port of the \
+                host, or end what has it\n";
+    assert_eq!(
+        complaint(&world.run(&["port", "web", "80"])),
+        format!("portolan: port 80/tcp of web is closed: {shut}")
+    );
+    let again = world.run(&["publish", "web", "8080:80"]);
+    assert_eq!(complaint(&again), format!("portolan: {shut}"));
     drop(squatter);
-    says(&world.run(&["network", "disconnect", "lan", "web"]));
-    says(&world.run(&["network", "connect", "lan", "web"]));
+    says(&world.run(&["publish", "web", "8080:80"]));
+    assert_eq!(says(&world.run(&["port", "web", "80"])), "0.0.0.0:8080\n[::]:8080\n");
+    let faults = world.run(&["inspect", "web", "-f", "{{json .NetworkSettings.PortFaults}}"]);
+    assert_eq!(says(&faults), "[]\n");
     assert_eq!(bound(&world).len(), 4);
     says(&world.run(&["stop", "-t", "0", "web"]));
     assert_eq!(sockets(&world), BTreeMap::new());

@@ -361,6 +361,19 @@ pub struct NetworkSettings {
     /// Why ports that should be open are not, a line each.
     #[serde(default)]
     pub port_faults: Vec<String>,
+    /// What is published and closed while the node runs.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub closed_ports: Vec<ClosedPorts>,
+}
+
+/// Ports that are published and closed.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct ClosedPorts {
+    /// As `-p` takes them.
+    pub spec: String,
+    /// Why, and what to do.
+    pub why: String,
 }
 
 /// One row of `GET /v1/nodes/{name}/port`: ports in a row that are open at one address of the host.

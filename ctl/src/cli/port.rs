@@ -2,7 +2,7 @@
 
 use clap::Args;
 use portolan::api::client::Failure;
-use portolan::api::types::{PortRow, PublishRequest};
+use portolan::api::types::{ClosedPorts, NodeDetail, PortRow, PublishRequest};
 use portolan::topology::{HostPorts, PortWish, bracketed, read_ports, transport_word};
 use serde_json::json;
 
@@ -75,7 +75,10 @@ impl Port {
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         let asked = self.port.as_deref().map(one_port).transpose()?;
         let path = format!("{}/port", node::path(&self.node)?);
-        let runs: Vec<PortRow> = daemon.open()?.get(&path)?;
+        let client = daemon.open()?;
+        let runs: Vec<PortRow> = client.get(&path)?;
+        let detail: NodeDetail = client.get(&node::path(&self.node)?)?;
+        let closed = &detail.network_settings.closed_ports;
         let all = runs.iter().flat_map(each);
         let mut rows: Vec<PortRow> = all
             .filter(|row| {
@@ -85,6 +88,10 @@ impl Port {
             })
             .collect();
         if let (Some((port, word)), true) = (&asked, rows.is_empty()) {
+            if let Some(one) = closed.iter().find(|one| leads_to(one, *port, word)) {
+                let message = format!("port {port}/{word} of {} is closed: {}", self.node, one.why);
+                return Err(Failure::new(message));
+            }
             let message = format!(
                 "no public port '{port}/{word}' published for {node}: `portolan port {node}` shows what is",
                 node = self.node
@@ -96,6 +103,8 @@ impl Port {
             Format::Table => rows.iter().for_each(|row| output::line(&shown(row, asked.is_some()))),
             format => output::list(&format, &[], &rows.iter().map(listed).collect::<Vec<_>>())?,
         }
+        let told = closed.iter().filter(|_| asked.is_none());
+        told.for_each(|one| output::note(&format!("{} is closed: {}", one.spec, one.why)));
         Ok(0)
     }
 }
@@ -111,6 +120,13 @@ fn one_port(text: &str) -> Result<(u16, &'static str), Failure> {
             "invalid port {text:?}: one port of the node is needed, such as 80 or 80/udp"
         )))
     }
+}
+
+/// Whether closed ports would lead to this one of the node.
+fn leads_to(closed: &ClosedPorts, port: u16, word: &str) -> bool {
+    closed.spec.parse().is_ok_and(|wish: PortWish| {
+        wish.node_ports().contains(&port) && transport_word(wish.transport) == word
+    })
 }
 
 /// The ports of a run, one by one.

@@ -25,7 +25,9 @@ use super::{Control, Daemon, internal};
 use crate::api::types::PortRow;
 use crate::daemon::log::say;
 use crate::namespace::channel::BATCH_MAX;
-use crate::topology::{Id, Mapping, Node, PortWish, Refusal, RefusalKind, Topology, port_rows};
+use crate::topology::{
+    Id, Mapping, Node, PortWish, Published, Refusal, RefusalKind, Topology, port_rows,
+};
 
 /// Doors are closed within this time, or the keeper or the dataplane does not answer.
 const CLOSE_MAX: Duration = Duration::from_secs(10);
@@ -34,6 +36,10 @@ const CLOSE_MAX: Duration = Duration::from_secs(10);
 /// started may hold a copy of them for a moment.
 const REOPEN_TRIES: u32 = 5;
 const REOPEN_PAUSE: Duration = Duration::from_millis(100);
+
+/// How often, and how long apart, it is looked whether a node is wired and its ports are open: 5 s in all.
+const SETTLE_LOOKS: u32 = 100;
+const SETTLE_PAUSE: Duration = Duration::from_millis(50);
 
 /// What the keys of doors begin with.
 const KEY: &str = "door/";
@@ -90,28 +96,46 @@ fn words(mappings: &[Mapping]) -> String {
 }
 
 impl Daemon {
-    /// What is open for a node.
+    /// What is open for a node; what is just being opened is waited for.
     pub async fn ports(&self, name: &str) -> Result<Vec<PortRow>, Refusal> {
+        self.while_node(name, Topology::is_settling).await;
         let control = self.control.lock().await;
         Ok(port_rows(control.topology.node(name)?))
     }
 
-    /// Publishes more ports to a running node: all or none.
+    /// Waits while a node is wired or its ports are opened, as both are after a start of the daemon.
+    async fn while_node(&self, name: &str, is_busy: fn(&Topology, Id) -> bool) {
+        for _ in 0..SETTLE_LOOKS {
+            let control = self.control.lock().await;
+            let topology = &control.topology;
+            if !topology.node(name).is_ok_and(|node| is_busy(topology, node.id)) {
+                return;
+            }
+            drop(control);
+            tokio::time::sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    /// Publishes more ports to a running node, all or none; of what is published and closed, each is tried anew.
     pub async fn publish(self: &Arc<Self>, name: &str, specs: &[String]) -> Result<(), Refusal> {
+        self.while_node(name, Topology::is_being_wired).await;
         let _turn = self.publishing.lock().await;
-        let (id, added) = {
+        let Published { node: id, added, again } = {
             let mut control = self.control.lock().await;
             let mut new = control.topology.clone();
-            let (id, added) = new.publish(name, specs)?;
-            if !new.is_reachable(id) {
+            let published = new.publish(name, specs)?;
+            if !new.is_reachable(published.node) {
                 let message = format!("node {name} is just being wired: try again");
                 return Err(Refusal::new(RefusalKind::Conflict, message));
             }
             self.commit(&mut control, new, Opening::default()).await?;
-            (id, added)
+            published
         };
-        let done = match self.open_doors(id, Some(&added)).await {
-            Ok(made) => self.serve_doors(id, made).await,
+        let done = match self.open_again(id, &again).await {
+            Ok(()) => match self.open_doors(id, Some(&added)).await {
+                Ok(made) => self.serve_doors(id, made).await,
+                Err(refusal) => Err(refusal),
+            },
             Err(refusal) => Err(refusal),
         };
         let mut control = self.control.lock().await;
@@ -119,7 +143,7 @@ impl Daemon {
             control.topology.mapping(id, *handle).is_some_and(|mapping| !mapping.open.is_empty())
         };
         let done = match done {
-            Ok(()) if !added.iter().all(open) => Err(Refusal::new(
+            Ok(()) if !added.iter().chain(&again).all(open) => Err(Refusal::new(
                 RefusalKind::Conflict,
                 "the node ended, or left its networks, while it was published",
             )),
@@ -133,6 +157,23 @@ impl Daemon {
             self.tell_ports(&control.topology, "publish", id, &specs.join(" "));
         }
         done
+    }
+
+    /// Opens what is closed of a node, each by itself; what is still in the way of one is what its node shows from now on.
+    async fn open_again(self: &Arc<Self>, id: Id, mappings: &[u32]) -> Result<(), Refusal> {
+        let mut faults = Vec::new();
+        for mapping in mappings {
+            let Some(fault) = self.reopen(id, *mapping, &mut 0).await else { continue };
+            let mut control = self.control.lock().await;
+            let mut new = control.topology.clone();
+            new.closed(id, *mapping, Some(fault.message.clone()));
+            self.commit(&mut control, new, Opening::default()).await?;
+            faults.push(fault.message);
+        }
+        if faults.is_empty() {
+            return Ok(());
+        }
+        Err(Refusal::new(RefusalKind::Conflict, faults.join("; ")))
     }
 
     /// Takes publications off a node; their ports can be had by others when this returns.

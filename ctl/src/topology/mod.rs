@@ -41,6 +41,7 @@ pub use moment::{Moment, for_people};
 pub use names::made_up_name;
 pub use plan::plan;
 pub use ports::{HostPorts, PortWish, addresses_meet, bracketed, read_ports, transport_word};
+pub use publishing::Published;
 pub use refusal::{Refusal, RefusalKind};
 pub use show::port_rows;
 pub use wiring::WireSpec;

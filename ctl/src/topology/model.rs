@@ -18,7 +18,7 @@ pub type EndpointId = Id;
 /// What the host tells, for choices that must not be in its way.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct HostFacts {
-    /// The prefixes of the host's live routes.
+    /// The prefixes of the host's live routes and its own addresses, without the default route.
     pub routes: Vec<IpNet>,
     /// The host's name servers.
     pub name_servers: Vec<IpAddr>,

@@ -12,7 +12,7 @@ use super::egress;
 use super::ipam::{Occupancy, default_gateway, ends, is_tiny, overlap};
 use super::model::{Form, HostFacts, Network, Removed, Subnet};
 use super::names::check_network_name;
-use super::pools::first_pool;
+use super::pools::{first_pool, hidden};
 use super::refusal::Faults;
 use super::{
     Id, Moment, NETWORKS_MAX, NetworkFilter, Refusal, RefusalKind, SUBNETS_PER_NETWORK_MAX,
@@ -125,6 +125,7 @@ impl Topology {
         faults.settle()?;
 
         let mut subnets: Vec<Subnet> = spec.ipam.config.iter().map(subnet_of).collect();
+        warnings.extend(subnets.iter().filter_map(|subnet| hidden(&subnet.net, host)));
         if spec.enable_ipv4 && !has(true) {
             subnets.push(plain_subnet(self.next_pool(host)?));
         }

@@ -17,6 +17,9 @@ use super::{Refusal, RefusalKind, Topology};
 /// say nothing about which addresses are in use.
 const ROUTE_PREFIX_MIN: u8 = 8;
 
+/// Prefixes that one warning names.
+const HIDDEN_NAMED: usize = 4;
+
 fn pools() -> impl Iterator<Item = IpNet> {
     let wide = (17..=31).map(|second| (Ipv4Addr::new(172, second, 0, 0), 16));
     let narrow = (0..16).map(|block| (Ipv4Addr::new(192, 168, block * 16, 0), 20));
@@ -28,6 +31,29 @@ fn pools() -> impl Iterator<Item = IpNet> {
 /// The pool that `bridge` has unless the host is in the way.
 pub(super) fn first_pool() -> IpNet {
     IpNet::V4(Ipv4Net::new_assert(Ipv4Addr::new(172, 17, 0, 0), 16))
+}
+
+/// What of the host a chosen subnet takes from everybody, where it does: packets to an address of a network of ours never
+/// leave for the outside.
+pub(super) fn hidden(net: &IpNet, host: &HostFacts) -> Option<String> {
+    let routes = host.routes.iter().filter(|route| route.prefix_len() >= ROUTE_PREFIX_MIN);
+    let mut hit: Vec<IpNet> = routes.filter(|route| overlap(route, net)).copied().collect();
+    hit.sort();
+    hit.dedup();
+    // A route says all that is to be said of those below it.
+    let hit = IpNet::aggregate(&hit);
+    let (named, more) = hit.split_at(hit.len().min(HIDDEN_NAMED));
+    let mut named = named.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ");
+    if named.is_empty() {
+        return None;
+    }
+    if !more.is_empty() {
+        named += &format!(" and {} more", more.len());
+    }
+    Some(format!(
+        "subnet {net} overlaps {named}, where this host has an address or a route: while this network exists, no node, of \
+         other networks neither, reaches the host's side of it; choose another --subnet if one is to"
+    ))
 }
 
 impl Topology {

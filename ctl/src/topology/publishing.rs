@@ -15,6 +15,7 @@ use super::ports::{PortWish, addresses_meet};
 use super::refusal::Faults;
 use super::wiring::{gateway4, gateway6};
 use super::{Id, PUBLICATIONS_PER_NODE_MAX, Refusal, RefusalKind, Topology};
+use crate::api::types::ClosedPorts;
 
 /// Handles come round, as those of networks do; many more than there are descriptors for listeners.
 const HANDLES: u32 = 1 << 20;
@@ -24,6 +25,17 @@ struct Front<'a> {
     network: &'a Network,
     v4: Option<Ipv4Addr>,
     v6: Option<Ipv6Addr>,
+}
+
+/// What a publication comes to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Published {
+    /// Of which node.
+    pub node: Id,
+    /// The handles of what is new.
+    pub added: Vec<u32>,
+    /// The handles of what was there and is closed: it is to be opened again.
+    pub again: Vec<u32>,
 }
 
 /// What a mapping has, or would have to itself: where it could not be opened, nothing.
@@ -91,6 +103,31 @@ impl Topology {
     /// Whether a node can be reached now by what is published: it runs, and is wired to a network that leads out.
     pub fn is_reachable(&self, node: Id) -> bool {
         self.nodes.get(&node).is_some_and(|node| node.running() && self.wired_front(node).is_some())
+    }
+
+    /// Whether a node's networks are just being wired, and it is not reachable before they are.
+    pub fn is_being_wired(&self, node: Id) -> bool {
+        let front = |node: &Node| node.running() && self.front(node).is_some();
+        self.nodes.get(&node).is_some_and(|node| front(node)) && !self.is_reachable(node)
+    }
+
+    /// Whether ports of a node are closed that will be opened, or found to be taken, in a moment.
+    pub fn is_settling(&self, node: Id) -> bool {
+        let waits = |m: &Mapping| m.open.is_empty() && m.fault.is_none();
+        self.nodes.get(&node).is_some_and(|node| {
+            node.running() && node.publications.iter().any(waits) && self.front(node).is_some()
+        })
+    }
+
+    /// The ports of a running node that are closed, and why.
+    pub(super) fn closed_ports(&self, node: &Node) -> Vec<ClosedPorts> {
+        let closed = node.publications.iter().filter(|m| node.running() && m.open.is_empty());
+        let why = |mapping: &Mapping| {
+            let paused = || self.why_paused(node);
+            let fault = mapping.fault.clone().or_else(paused);
+            fault.unwrap_or_else(|| format!("node {} is just being wired: try again", node.name))
+        };
+        closed.map(|m| ClosedPorts { spec: m.wish.to_string(), why: why(m) }).collect()
     }
 
     /// Notes that the ports of nodes that cannot be reached are closed.
@@ -175,7 +212,7 @@ impl Topology {
             return added;
         }
         for wish in read_all(specs, faults) {
-            if !self.check_free(node, &wish, faults) {
+            if !self.check_free(node, &wish, None, faults) {
                 continue;
             }
             let handle = self.next_publication();
@@ -226,12 +263,19 @@ impl Topology {
     }
 
     /// Whether nobody has what a wish must have; else that is noted.
-    fn check_free(&self, node: &Node, wish: &PortWish, faults: &mut Faults) -> bool {
-        if node.publications.iter().any(|mapping| mapping.wish == *wish) {
+    fn check_free(
+        &self,
+        node: &Node,
+        wish: &PortWish,
+        itself: Option<u32>,
+        faults: &mut Faults,
+    ) -> bool {
+        let mut rest = node.publications.iter().filter(|m| Some(m.handle) != itself);
+        if rest.clone().any(|mapping| mapping.wish == *wish) {
             faults.conflict(format!("{wish} is published to node {} already", node.name));
             return false;
         }
-        if let Some(other) = node.publications.iter().find(|mapping| in_the_way(mapping, wish)) {
+        if let Some(other) = rest.find(|mapping| in_the_way(mapping, wish)) {
             faults.conflict(format!(
                 "{wish} and {} of node {} are on the same port of the host",
                 other.wish, node.name
@@ -270,24 +314,40 @@ impl Topology {
         }
     }
 
-    /// Publishes more ports to a running node. They are not open yet. Returns the node and the handles of what was added.
+    /// Publishes more ports to a running node. They are not open yet. What is published and closed is to be opened again.
     ///
     /// # Errors
     /// Every fault of the request at once; nothing has changed then.
-    pub fn publish(&mut self, node: &str, specs: &[String]) -> Result<(Id, Vec<u32>), Refusal> {
+    pub fn publish(&mut self, node: &str, specs: &[String]) -> Result<Published, Refusal> {
         let mut node = Node::clone(self.node(node)?);
         if !node.running() {
             let message = format!("node {} has exited: start it anew with -p", node.name);
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
-        let mut faults = Faults::default();
+        let (mut faults, mut again, mut fresh) = (Faults::default(), Vec::new(), Vec::new());
+        for spec in specs {
+            let closed = |wish: PortWish| {
+                let is_meant = |m: &&Mapping| m.wish == wish && m.open.is_empty();
+                node.publications.iter().find(|m| is_meant(m) && !again.contains(&m.handle))
+            };
+            match spec.parse().ok().and_then(closed) {
+                Some(mapping) => again.push(mapping.handle),
+                None => fresh.push(spec.clone()),
+            }
+        }
+        for mapping in node.publications.iter().filter(|m| again.contains(&m.handle)) {
+            self.check_free(&node, &mapping.wish, Some(mapping.handle), &mut faults);
+        }
+        if !again.is_empty() && fresh.is_empty() {
+            self.check_front(&node, &mut faults);
+        }
         let mut draft = self.clone();
-        let added = draft.add_publications(&mut node, specs, &mut faults);
+        let added = draft.add_publications(&mut node, &fresh, &mut faults);
         faults.settle()?;
         let id = node.id;
         draft.nodes.insert(id, Arc::new(node));
         *self = draft;
-        Ok((id, added))
+        Ok(Published { node: id, added, again })
     }
 
     /// Takes publications off a node, named as they were asked for or with the ports they were given. Returns the node and

@@ -86,6 +86,7 @@ impl Topology {
                 networks: self.endpoint_details(node),
                 ports: ports::open(node),
                 port_faults: ports::faults(node),
+                closed_ports: self.closed_ports(node),
             },
         }
     }

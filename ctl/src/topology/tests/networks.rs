@@ -374,3 +374,21 @@ fn options_open_the_way_out_and_every_fault_is_told() {
         assert!(message.contains(part), "{message}");
     }
 }
+
+#[test]
+fn a_chosen_subnet_that_hides_what_the_host_reaches_is_made_and_the_prefix_is_named() {
+    let mut bench = Bench::new();
+    let routes = ["0.0.0.0/1", "10.1.0.0/16", "10.1.2.0/24", "192.0.2.7/32", "fd00:5::/48"];
+    bench.host.routes = routes.map(|route| route.parse().unwrap()).into();
+    let mut said = |name: &str, subnet: &str| {
+        bench.try_network(&network_spec(name, &[subnet])).unwrap().join("\n")
+    };
+    assert_eq!(said("clear", "10.2.0.0/16"), "");
+    let inside = said("inside", "10.1.9.0/24");
+    assert!(inside.starts_with("subnet 10.1.9.0/24 overlaps 10.1.0.0/16, where this host"), "{inside}");
+    assert!(inside.ends_with("choose another --subnet if one is to"), "{inside}");
+    assert!(
+        said("around", "192.0.0.0/16").starts_with("subnet 192.0.0.0/16 overlaps 192.0.2.7/32")
+    );
+    assert!(said("six", "fd00:5:0:1::/64").contains(" overlaps fd00:5::/48, "));
+}

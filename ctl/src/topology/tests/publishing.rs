@@ -172,6 +172,22 @@ fn a_port_is_free_again_when_its_node_ends_or_could_not_have_it() {
 }
 
 #[test]
+fn what_is_published_and_closed_is_opened_again_unless_somebody_has_it() {
+    let mut bench = bench(&["8080:80", "81"]);
+    open(&mut bench, "web");
+    let web = bench.get("web");
+    let handle = web.publications[0].handle;
+    assert!(bench.topology.publish("web", &specs(&["8080:80"])).is_err());
+    bench.topology.closed(web.id, handle, Some("somebody has it".into()));
+    let published = bench.topology.publish("web", &specs(&["8080:80/tcp", "9000:90"])).unwrap();
+    assert_eq!((published.node, published.again), (web.id, vec![handle]));
+    assert_eq!(published.added.len(), 1);
+    bench.try_node(&publishing("db", &["app"], &["8080:80"])).unwrap();
+    let (_, message) = refused(bench.topology.publish("web", &specs(&["8080:80"])));
+    assert!(message.contains("node db has 8080:80/tcp published"), "{message}");
+}
+
+#[test]
 fn publication_that_cannot_be_served_leads_to_all_of_its_mapping_while_that_is_open() {
     let mut bench = bench(&["8080-8081:80-81"]);
     open(&mut bench, "web");
