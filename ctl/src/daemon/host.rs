@@ -1,17 +1,42 @@
 //! What the daemon looks up on the host it runs on.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::{IpNet, Ipv4Net};
+use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use nix::ifaddrs::getifaddrs;
 
 use super::resolvers;
 use crate::topology::HostFacts;
 
-/// The host's live routes and name servers: automatic pools keep clear of them.
+/// The host's live routes, addresses and name servers: automatic pools keep clear of them.
 pub fn facts() -> HostFacts {
-    let routes = std::fs::read_to_string("/proc/net/route").unwrap_or_default();
+    let read = |path| std::fs::read_to_string(path).unwrap_or_default();
+    let mut routes = routes_of(&read("/proc/net/route"));
+    routes.extend(routes6_of(&read("/proc/net/ipv6_route")));
+    routes.extend(addresses());
+    routes.sort();
+    routes.dedup();
     let name_servers = resolvers::servers().iter().map(|server| server.ip()).collect();
-    HostFacts { routes: routes_of(&routes), name_servers }
+    HostFacts { routes, name_servers }
+}
+
+/// The host's own addresses, each a prefix of its own.
+fn addresses() -> impl Iterator<Item = IpNet> {
+    let address = |one: nix::ifaddrs::InterfaceAddress| {
+        let address = one.address?;
+        let v4 = address.as_sockaddr_in().map(|v4| IpAddr::V4(v4.ip()));
+        v4.or_else(|| Some(IpAddr::V6(address.as_sockaddr_in6()?.ip())))
+    };
+    let all = getifaddrs().into_iter().flatten().filter_map(address);
+    all.filter(|address| !is_of_one_link(*address)).map(IpNet::from)
+}
+
+/// Whether an address means another thing on every host or link.
+fn is_of_one_link(address: IpAddr) -> bool {
+    match address {
+        IpAddr::V4(v4) => v4.is_loopback() || v4.is_link_local(),
+        IpAddr::V6(v6) => v6.is_loopback() || v6.is_unicast_link_local() || v6.is_multicast(),
+    }
 }
 
 /// The running kernel's release.
@@ -41,6 +66,18 @@ fn routes_of(text: &str) -> Vec<IpNet> {
     text.lines().skip(1).filter_map(route).collect()
 }
 
+/// The prefixes of /proc/net/ipv6_route, without the default route and those that every link has.
+fn routes6_of(text: &str) -> Vec<IpNet> {
+    let route = |line: &str| {
+        let mut fields = line.split_whitespace();
+        let address = Ipv6Addr::from(u128::from_str_radix(fields.next()?, 16).ok()?);
+        let length = u8::from_str_radix(fields.next()?, 16).ok().filter(|length| *length > 0)?;
+        let prefix = Ipv6Net::new(address, length).ok()?;
+        (!is_of_one_link(address.into())).then_some(IpNet::V6(prefix))
+    };
+    text.lines().filter_map(route).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -51,6 +88,21 @@ mod tests {
                     eth0\t00000000\t0101A8C0\t0003\t0\t0\t0\t00000000\n\
                     eth0\t0000A8C0\t00000000\t0001\t0\t0\t0\t0000FFFF\n";
         assert_eq!(routes_of(text), ["192.168.0.0/16".parse().unwrap()]);
+    }
+
+    #[test]
+    fn routes_of_ipv6_are_read_without_the_default_one_and_those_of_every_link() {
+        let line = |prefix: &str, length| {
+            format!("{prefix} {length} {0:032x} 00 {0:032x} 00000100 00000001 0 00000001 eth0\n", 0)
+        };
+        let text = [
+            line("fd000000000000000000000000000000", "40"),
+            line("fe800000000000000000000000000000", "40"),
+            line("00000000000000000000000000000000", "00"),
+            line("00000000000000000000000000000001", "80"),
+            line("ff000000000000000000000000000000", "08"),
+        ];
+        assert_eq!(routes6_of(&text.concat()), ["fd00::/64".parse().unwrap()]);
     }
 
     #[test]
