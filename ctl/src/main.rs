@@ -34,12 +34,36 @@ fn main() -> ExitCode {
 /// Says in one line what is wrong with the command line; the exit code is 2, as for every tool.
 fn wrong_usage(error: &clap::Error) -> ExitCode {
     let text = error.to_string();
-    let said: Vec<&str> =
-        text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim).collect();
-    let said = said.join(" ");
-    let said = said.trim_start_matches("error: ").split("For more information").next();
-    eprintln!("portolan: {}; see --help", said.unwrap_or_default().trim());
+    eprintln!("portolan: {}; see --help", in_a_line(&text));
     ExitCode::from(2)
+}
+
+/// What clap says, without its advice to pass a mistyped option as a value.
+fn in_a_line(text: &str) -> String {
+    let lines = text.lines().take_while(|line| !line.starts_with("Usage:")).map(str::trim);
+    let said: Vec<&str> = lines.filter(|line| !line.starts_with("tip: to pass")).collect();
+    let said = said.join(" ").replace(" tip: ", "; ");
+    let said = said.trim_start_matches("error: ").split("For more information").next();
+    said.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(words: &str) -> String {
+        in_a_line(&Cli::try_parse_from(words.split(' ')).err().unwrap().to_string())
+    }
+
+    #[test]
+    fn wrong_usage_is_told_in_one_sentence() {
+        assert_eq!(told("portolan publish web -1:80"), "unexpected argument '-1' found");
+        assert_eq!(told("portolan run -x true"), "unexpected argument '-x' found");
+        assert_eq!(
+            told("portolan run --networ a true"),
+            "unexpected argument '--networ' found; a similar argument exists: '--network'"
+        );
+    }
 }
 
 /// Lets SIGPIPE end the process, as it does other programs, so that `portolan ps | head -1` is silent.

@@ -264,6 +264,17 @@ mod tests {
     }
 
     #[test]
+    fn values_may_be_attached_to_the_letters_of_options() {
+        let words = "portolan run -p6961:80 -p=6962:80 -dp6963:80 -eK=V -e=L=W --rm srv -p1:1 -x";
+        let cli = Cli::try_parse_from(words.split(' ')).unwrap();
+        let Verb::Run(run) = cli.verb else { panic!("not a run") };
+        assert_eq!(run.command(), ["srv", "-p1:1", "-x"]);
+        let (ports, env) = run.given();
+        assert_eq!(ports, ["6961:80", "6962:80", "6963:80"]);
+        assert_eq!(env, ["K=V", "L=W"]);
+    }
+
+    #[test]
     fn two_dashes_before_the_program_are_not_its_own() {
         let cli = Cli::try_parse_from(["portolan", "exec", "db", "--", "ss", "-ltn"]).unwrap();
         let Verb::Exec(exec) = cli.verb else { panic!("not an exec") };
@@ -276,6 +287,8 @@ mod tests {
             vec!["portolan"],
             vec!["portolan", "nonsense"],
             vec!["portolan", "run"],
+            vec!["portolan", "run", "-x", "true"],
+            vec!["portolan", "run", "--nonsense", "true"],
             vec!["portolan", "run", "--network", "app,ip=x", "true"],
             vec!["portolan", "ps", "--format", "{{.Name"],
             vec!["portolan", "network", "create", "app", "--subnet", "10.0.0.0/33"],
