@@ -8,6 +8,7 @@ use nix::unistd::Pid;
 use serde_json::Value;
 
 use crate::harness::{Kept, Netns, World, eventually, is_alive, said, try_said};
+use crate::place::{HOST, OUTSIDE, PORT, Place};
 
 fn kill_now(pid: i32) {
     kill(Pid::from_raw(pid), Signal::SIGKILL).unwrap();
@@ -208,6 +209,42 @@ fn a_connection_lives_through_the_deaths_of_the_daemon_and_its_bytes_are_whole()
     let expected = sum("a").unwrap();
     assert!(expected.starts_with("sum 100663296 "), "{expected}");
     assert_eq!(sum("b").unwrap(), expected);
+}
+
+/// Fetches or sends without end, and says how it ended.
+const ENDLESS: &str = "import socket, sys
+verb, host, port = sys.argv[1:]
+c = socket.create_connection((host, int(port)), timeout=60)
+c.sendall(b'%s 100000\\n' % verb.encode())
+begun = False
+try:
+    while c.recv(1 << 16) if verb == 'source' else c.send(bytes(1 << 16)):
+        if not begun:
+            print('begun', flush=True)
+        begun = True
+    print('end of stream', flush=True)
+except OSError as error:
+    print(type(error).__name__, flush=True)
+";
+
+#[test]
+fn a_killed_daemon_ends_no_connection_with_the_outside_as_if_all_had_been_said() {
+    let mut place = Place::new();
+    place.serve();
+    place.world.ok("network create app");
+    place.server("web", "--network app -p 8080:7000", "7000");
+    let outside = place.outside.name().to_string();
+    let fetched = place.python(&outside, "fetched", ENDLESS, &["source", HOST, "8080"]);
+    let to = ["sink", OUTSIDE, &PORT.to_string()];
+    python(&place.world, "--name n --network app", ENDLESS, &to);
+    let said = || {
+        let outside = fs::read_to_string(&fetched).unwrap();
+        [outside, place.world.ok("logs n")].map(|text| text.trim_end().replace('\n', " "))
+    };
+    eventually("both have begun", 30, || said() == ["begun"; 2]);
+    kill_daemon(&place.world);
+    // Whoever is inside is told by the heir, and so once it sends.
+    eventually("both are told", 30, || said() == ["begun ConnectionResetError"; 2]);
 }
 
 /// A detached node that runs a piece of Python.

@@ -5,7 +5,7 @@
 //! from there by itself; with an older one, what lies before is copied to a place where nobody reads it.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 
 use arrayvec::ArrayVec;
 use libc::c_int;
