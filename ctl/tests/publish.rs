@@ -145,6 +145,9 @@ fn ports_of_the_kernels_choice_are_the_same_in_both_families() {
         assert!(v4.is_ipv4() && v6.is_ipv6() && v4.port() == v6.port(), "{port}: {v4} {v6}");
     }
     assert_eq!(shown["90/tcp"][0].port(), 8000);
+    says(&world.run(&["publish", "web", "80", "80"]));
+    let all = says(&world.run(&["port", "web", "80"]));
+    assert_eq!(all.lines().collect::<std::collections::BTreeSet<_>>().len(), 6, "{all}");
     says(&publishing(&world, "next", &["8000-8005:90"]));
     assert_eq!(says(&world.run(&["port", "next", "90"])), "0.0.0.0:8001\n[::]:8001\n");
 }
@@ -162,7 +165,7 @@ fn a_taken_port_is_told_with_its_holder_and_nothing_is_bound() {
         "portolan: 8090:80/tcp cannot be published: 0.0.0.0:8090/tcp is taken by user root (uid 0); choose another port of \
          the host, or end what has it; 8091:53/udp cannot be published: [::]:8091/udp is taken by user root (uid 0); choose \
          another port of the host, or end what has it; 443:1/tcp cannot be published: the host's ports below 1024 are \
-         for root alone; publish one from 1024 on, or allow it: sudo sysctl net.ipv4.ip_unprivileged_port_start=443\n"
+         for root alone; publish one from 1024 on, or allow it: sudo sysctl net.ipv4.ip_unprivileged_port_start=0\n"
     );
     assert_eq!(
         bound(&world),
@@ -196,7 +199,11 @@ fn ports_are_published_and_taken_back_while_nothing_else_changes() {
     assert!(before.iter().all(|(socket, inode)| during.get(socket) == Some(inode)));
     let again = world.run(&["publish", "web", "9090:90", "9092:92"]);
     assert_eq!(again.status.code(), Some(1));
-    assert_eq!(complaint(&again), "portolan: 9090:90/tcp is published to node web already\n");
+    assert_eq!(
+        complaint(&again),
+        "portolan: 9090:90/tcp cannot be published: node web has it already; unpublish that, or choose another port of the \
+         host\n"
+    );
     says(&world.run(&["unpublish", "web", "9090:90", "9091:91/udp"]));
     assert_eq!(sockets(&world), before);
     let gone = world.run(&["unpublish", "web", "9090:90"]);

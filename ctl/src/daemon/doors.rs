@@ -317,15 +317,15 @@ const PRIVILEGED: &str = "/proc/sys/net/ipv4/ip_unprivileged_port_start";
 
 fn privileged(wish: &PortWish, local: SocketAddr) -> String {
     let start = std::fs::read_to_string(PRIVILEGED).ok().and_then(|text| text.trim().parse().ok());
-    let (port, start) = (local.port(), start.unwrap_or(1024u32));
-    if u32::from(port) >= start {
+    let start = start.unwrap_or(1024u32);
+    if u32::from(local.port()) >= start {
         return format!(
             "{wish} cannot be published: a policy of this host forbids to bind {local}"
         );
     }
     format!(
         "{wish} cannot be published: the host's ports below {start} are for root alone; publish one from {start} on, or \
-         allow it: sudo sysctl net.ipv4.ip_unprivileged_port_start={port}"
+         allow it: sudo sysctl net.ipv4.ip_unprivileged_port_start=0"
     )
 }
 

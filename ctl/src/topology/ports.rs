@@ -106,10 +106,24 @@ fn address(text: &str) -> Result<IpAddr, String> {
     }
 }
 
+/// What an address without a port of the host comes to.
+fn portless<T>(address: &str, node: &str) -> Result<T, String> {
+    Err(format!("behind an address comes the host's port, which may be empty: {address}::{node}"))
+}
+
 /// The three parts of `[ADDRESS:][HOST:]NODE`, empty where they are not given.
 fn parts(text: &str) -> Result<(&str, &str, &str), String> {
     let Some((rest, node)) = text.rsplit_once(':') else { return Ok(("", "", text)) };
-    let Some((address, host)) = rest.rsplit_once(':') else { return Ok(("", rest, node)) };
+    let Some((address, host)) = rest.rsplit_once(':') else {
+        return if rest.parse::<IpAddr>().is_ok() {
+            portless(rest, node)
+        } else {
+            Ok(("", rest, node))
+        };
+    };
+    if address.starts_with('[') && host.ends_with(']') {
+        return portless(rest, node);
+    }
     if address.starts_with('[') && !address.ends_with(']') {
         Err("the bracket of its address is not closed before a colon".into())
     } else {

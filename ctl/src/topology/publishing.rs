@@ -270,15 +270,18 @@ impl Topology {
         itself: Option<u32>,
         faults: &mut Faults,
     ) -> bool {
+        // Without a port of its own each gets another one, however often it is asked for.
+        let alike = |m: &Mapping| m.wish == *wish && wish.fixed_ports().is_some();
         let mut rest = node.publications.iter().filter(|m| Some(m.handle) != itself);
-        if rest.clone().any(|mapping| mapping.wish == *wish) {
-            faults.conflict(format!("{wish} is published to node {} already", node.name));
-            return false;
-        }
-        if let Some(other) = rest.find(|mapping| in_the_way(mapping, wish)) {
+        if let Some(other) = rest.find(|m| alike(m) || in_the_way(m, wish)) {
+            let other = if other.wish == *wish {
+                "it".into()
+            } else {
+                format!("{} on the same port of the host", other.wish)
+            };
             faults.conflict(format!(
-                "{wish} and {} of node {} are on the same port of the host",
-                other.wish, node.name
+                "{wish} cannot be published: node {} has {other} already; unpublish that, or choose another port of the host",
+                node.name
             ));
             return false;
         }
@@ -321,7 +324,10 @@ impl Topology {
     pub fn publish(&mut self, node: &str, specs: &[String]) -> Result<Published, Refusal> {
         let mut node = Node::clone(self.node(node)?);
         if !node.running() {
-            let message = format!("node {} has exited: start it anew with -p", node.name);
+            let message = format!(
+                "node {name} has exited: remove it (`portolan rm {name}`) and run it again with -p",
+                name = node.name
+            );
             return Err(Refusal::new(RefusalKind::Conflict, message));
         }
         let (mut faults, mut again, mut fresh) = (Faults::default(), Vec::new(), Vec::new());
@@ -362,6 +368,13 @@ impl Topology {
     ) -> Result<(Id, Vec<Mapping>), Refusal> {
         let node = Arc::clone(self.node(node)?);
         let (mut faults, mut gone) = (Faults::default(), Vec::<Mapping>::new());
+        if !node.running() {
+            let message = format!(
+                "node {name} has exited, and its ports are free: `portolan rm {name}` removes it",
+                name = node.name
+            );
+            return Err(Refusal::new(RefusalKind::Conflict, message));
+        }
         if specs.len() > PUBLICATIONS_PER_NODE_MAX {
             let message = format!(
                 "a node has {PUBLICATIONS_PER_NODE_MAX} publications at most: name no more of them at once"
@@ -369,12 +382,11 @@ impl Topology {
             return Err(Refusal::new(RefusalKind::Invalid, message));
         }
         for wish in read_all(specs, &mut faults) {
-            let found = node.publications.iter().find(|mapping| is_meant(mapping, &wish));
-            match found {
-                Some(mapping) if gone.iter().any(|one| one.handle == mapping.handle) => {
-                    faults.invalid(format!("{wish} is given twice"));
-                }
+            let mut found = node.publications.iter().filter(|mapping| is_meant(mapping, &wish));
+            let is_left = |m: &&Mapping| gone.iter().all(|one| one.handle != m.handle);
+            match found.clone().find(is_left) {
                 Some(mapping) => gone.push(mapping.clone()),
+                None if found.next().is_some() => faults.invalid(format!("{wish} is given twice")),
                 None => faults.conflict(not_published(&node, &wish)),
             }
         }

@@ -62,6 +62,11 @@ fn what_is_wrong_with_a_port_is_said() {
         ("", "the node's port is missing"),
         ("8080:", "the node's port is missing"),
         ("a", "\"a\" is not a port of 1 to 65535"),
+        (
+            "127.0.0.1:80",
+            "behind an address comes the host's port, which may be empty: 127.0.0.1::80",
+        ),
+        ("[::1]:80", "behind an address comes the host's port, which may be empty: [::1]::80"),
         ("+80", "\"+80\" is not a port of 1 to 65535"),
         ("65536", "\"65536\" is not a port of 1 to 65535"),
         ("8080:0", "there is no port 0"),

@@ -129,8 +129,9 @@ fn what_cannot_be_published_is_told_with_every_fault() {
         (
             RefusalKind::Invalid,
             "invalid port \"x\": \"x\" is not a port of 1 to 65535; 127.0.0.1:8080:1/tcp cannot be published: node web has \
-             8080:80/tcp published; unpublish that, or choose another port of the host; 9000:2/tcp and 9000:1/tcp of \
-             node db are on the same port of the host; 9000:1/tcp is published to node db already"
+             8080:80/tcp published; unpublish that, or choose another port of the host; 9000:2/tcp cannot be \
+             published: node db has 9000:1/tcp on the same port of the host already; unpublish that, or choose another port of \
+             the host; 9000:1/tcp cannot be published: node db has it already; unpublish that, or choose another port of the host"
                 .into()
         )
     );
@@ -168,7 +169,15 @@ fn a_port_is_free_again_when_its_node_ends_or_could_not_have_it() {
     bench.topology.exited(web.id, 0, bench.now).unwrap();
     bench.try_node(&publishing("db", &["app"], &["8080:80"])).unwrap();
     let (_, message) = refused(bench.topology.publish("web", &specs(&["1:1"])));
-    assert_eq!(message, "node web has exited: start it anew with -p");
+    assert_eq!(
+        message,
+        "node web has exited: remove it (`portolan rm web`) and run it again with -p"
+    );
+    let (_, message) = refused(bench.topology.unpublish("web", &specs(&["8080:80"])));
+    assert_eq!(
+        message,
+        "node web has exited, and its ports are free: `portolan rm web` removes it"
+    );
 }
 
 #[test]
@@ -185,6 +194,18 @@ fn what_is_published_and_closed_is_opened_again_unless_somebody_has_it() {
     bench.try_node(&publishing("db", &["app"], &["8080:80"])).unwrap();
     let (_, message) = refused(bench.topology.publish("web", &specs(&["8080:80"])));
     assert!(message.contains("node db has 8080:80/tcp published"), "{message}");
+}
+
+#[test]
+fn a_port_of_a_node_may_have_several_of_the_kernels_choice() {
+    let mut bench = bench(&["80", "80"]);
+    bench.topology.publish("web", &specs(&["8080:80"])).unwrap();
+    assert_eq!(bench.get("web").publications.len(), 3);
+    let (_, message) = refused(bench.topology.unpublish("web", &specs(&["80", "80", "80"])));
+    assert_eq!(message, "80/tcp is given twice");
+    let (_, gone) = bench.topology.unpublish("web", &specs(&["80", "80"])).unwrap();
+    assert_eq!(gone.len(), 2);
+    assert_eq!(bench.get("web").publications.len(), 1);
 }
 
 #[test]
