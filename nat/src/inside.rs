@@ -90,6 +90,8 @@ pub enum Lost {
     BadChecksum,
     /// A transport that host sockets cannot carry.
     Protocol,
+    /// An ICMP error about something whose sender the host's sockets cannot tell.
+    Untold,
     /// A segment of no connection, or outside its connection's window.
     NoFlow,
     /// Nobody asked for it, and the network's filter does not let it in.

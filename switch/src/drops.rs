@@ -89,6 +89,8 @@ reasons! {
     ForbiddenMetadata = "forbidden_metadata",
     /// Of a transport that the way out does not carry.
     Protocol = "protocol",
+    /// A node's ICMP error, about something whose sender the host's sockets cannot tell: a UDP datagram, say.
+    Untold = "untold",
     /// A segment or message of no flow, or outside its flow's window.
     NoFlow = "no_flow",
     /// Nobody inside had asked for it, and the network's filter does not let it in.
@@ -125,6 +127,7 @@ impl From<Lost> for DropReason {
             Lost::Malformed => DropReason::Malformed,
             Lost::BadChecksum => DropReason::BadChecksum,
             Lost::Protocol => DropReason::Protocol,
+            Lost::Untold => DropReason::Untold,
             Lost::NoFlow => DropReason::NoFlow,
             Lost::Filtered => DropReason::Filtered,
             Lost::FlowLimit => DropReason::FlowLimit,

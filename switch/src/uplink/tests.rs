@@ -189,6 +189,7 @@ fn what_is_lost_has_its_own_name_for_each_reason() {
         (Lost::Malformed, "malformed"),
         (Lost::BadChecksum, "bad_checksum"),
         (Lost::Protocol, "protocol"),
+        (Lost::Untold, "untold"),
         (Lost::NoFlow, "no_flow"),
         (Lost::Filtered, "filtered"),
         (Lost::FlowLimit, "flow_limit"),

@@ -40,7 +40,7 @@ pub(super) fn verify(packet: &Packet, message: &[u8]) -> Result<(), Lost> {
     if sum == 0xffff { Ok(()) } else { Err(Lost::BadChecksum) }
 }
 
-/// Reads an error. None where it is no error; [`Lost::Protocol`] where it is about something that the host's sockets cannot be
+/// Reads an error. None where it is no error; [`Lost::Untold`] where it is about something that the host's sockets cannot be
 /// told of: all but TCP.
 pub(in crate::sockets) fn objecting(
     packet: &Packet,
@@ -63,7 +63,7 @@ pub(in crate::sockets) fn objecting(
         return Err(Lost::NoFlow);
     }
     if quoted.protocol != protocol::TCP {
-        return Err(Lost::Protocol);
+        return Err(Lost::Untold);
     }
     let rest = bytes_at(message, 4).map(u32::from_be_bytes).ok_or(Lost::Malformed)?;
     let objection = match (ipv4, kind, code) {
@@ -74,7 +74,7 @@ pub(in crate::sockets) fn objecting(
         }),
         (false, 2, _) => Objection::TooBig(rest),
         (true, 3, _) | (false, 1, _) => Objection::Unreachable,
-        _ => return Err(Lost::Protocol),
+        _ => return Err(Lost::Untold),
     };
     let port = |at| u16_at(quoted.transport, at).ok_or(Lost::Malformed);
     let seq = bytes_at(quoted.transport, 4).map(u32::from_be_bytes).ok_or(Lost::Malformed)?;

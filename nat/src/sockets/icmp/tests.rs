@@ -435,11 +435,11 @@ fn an_error_that_is_not_sound_says_nothing() {
         }
         assert_eq!(objecting_of(error(v4, kind, 0, &other)), Err(Lost::NoFlow));
         // About something that is not said: no reason, and no connection.
-        assert_eq!(objecting_of(error(v4, [4, 0], 0, &quote)), Err(Lost::Protocol));
+        assert_eq!(objecting_of(error(v4, [4, 0], 0, &quote)), Err(Lost::Untold));
         let far = if v4 { "198.51.100.9:53" } else { "[2001:db8::9]:53" };
         let near = if v4 { "10.0.0.2:4000" } else { "[fd00::2]:4000" };
         let datagram = udp(socket(far), socket(near), b"answer");
-        assert_eq!(objecting_of(error(v4, kind, 0, &datagram)), Err(Lost::Protocol));
+        assert_eq!(objecting_of(error(v4, kind, 0, &datagram)), Err(Lost::Untold));
     }
     // The quoted header's own checksum, its length, and a later fragment.
     let quote = segment(true, 100);
