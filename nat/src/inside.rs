@@ -96,7 +96,7 @@ pub enum Lost {
     NoFlow,
     /// Nobody asked for it, and the network's filter does not let it in.
     Filtered,
-    /// The owner has all the flows it may have, and none can give way.
+    /// The owner has all the flows it may have: none of them can give way to another, or this is one that did.
     FlowLimit,
     /// Its parts did not all come in time, overlap, or are too many.
     Fragment,

@@ -95,7 +95,7 @@ reasons! {
     NoFlow = "no_flow",
     /// Nobody inside had asked for it, and the network's filter does not let it in.
     Filtered = "filtered",
-    /// The node had all the flows it may have.
+    /// A connection of the node gave way to another, or none could: it had all it may have (portolan info: NodeFlowsMax).
     FlowLimit = "flow_limit",
     /// A fragment whose others did not come in time, overlapped, or were too many.
     Fragment = "fragment",

@@ -251,7 +251,7 @@ impl Icmp {
         if opened == Err(Failure::TooManyFiles)
             && let Some(gone) = self.ledger.give_way(packet.owner)
         {
-            self.close(gone, desk);
+            self.give_way(gone, desk);
             opened = desk.call.host.pings(ipv6);
         }
         self.refused = matches!(opened, Err(Failure::Forbidden | Failure::Unsupported));
@@ -289,8 +289,11 @@ impl Icmp {
             self.flows.remove(number);
         })?;
         let replaced = self.by_inside.insert(key, number);
-        for over in [gone, replaced].into_iter().flatten() {
-            self.close(over, desk);
+        if let Some(gone) = gone {
+            self.give_way(gone, desk);
+        }
+        if let Some(replaced) = replaced {
+            self.close(replaced, desk);
         }
         Ok(number)
     }
@@ -301,6 +304,14 @@ impl Icmp {
         if self.by_inside.get(&flow.key()) == Some(&number) {
             self.by_inside.remove(&flow.key());
         }
+    }
+
+    /// Ends a flow for the sake of another, and counts it; one that was ending anyhow is no loss.
+    fn give_way(&mut self, number: u32, desk: &mut Desk<'_, '_>) {
+        if let Some(flow) = self.flows.get(number).filter(|flow| !flow.ended) {
+            desk.call.inside.lost(flow.zone, flow.inside, Lost::FlowLimit, 1);
+        }
+        self.close(number, desk);
     }
 
     fn close(&mut self, number: u32, desk: &mut Desk<'_, '_>) {

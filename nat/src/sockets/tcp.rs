@@ -245,7 +245,10 @@ impl Tcp {
             self.flows.push(None);
         }
         match self.ledger.enter(owner, n, Rank::Transitory) {
-            Ok(Some(victim)) => self.bury(victim, desk),
+            Ok(Some(victim)) => {
+                self.count_way_given(victim, desk);
+                self.bury(victim, desk);
+            }
             Ok(None) => {}
             Err(lost) => {
                 self.free.push(n);
@@ -266,6 +269,13 @@ impl Tcp {
 
     fn flow(&mut self, n: u32) -> Option<&mut Flow> {
         self.flows.get_mut(n as usize)?.as_mut()
+    }
+
+    /// Counts a flow that is about to give way to another; one that was ending anyhow is no loss.
+    fn count_way_given(&mut self, n: u32, desk: &mut Desk<'_, '_>) {
+        if let Some(flow) = self.flow(n).filter(|flow| !flow.doomed) {
+            desk.call.inside.lost(flow.key.zone, flow.key.inside.ip(), Lost::FlowLimit, 1);
+        }
     }
 
     /// Ends a flow on both sides.

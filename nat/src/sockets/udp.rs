@@ -189,7 +189,7 @@ impl Udp {
         if opened == Err(Failure::TooManyFiles)
             && let Some(gone) = self.ledger.give_way(packet.owner)
         {
-            self.close(gone, desk);
+            self.give_way(gone, desk);
             opened = desk.call.host.datagrams(ipv6);
         }
         let socket = opened.map_err(|failure| (Lost::HostRefused, reason(failure)))?;
@@ -226,8 +226,11 @@ impl Udp {
                 self.visits.insert((visit.door, visit.client), number)
             }
         };
-        for over in [gone, replaced].into_iter().flatten() {
-            self.close(over, desk);
+        if let Some(gone) = gone {
+            self.give_way(gone, desk);
+        }
+        if let Some(replaced) = replaced {
+            self.close(replaced, desk);
         }
         Ok(number)
     }
@@ -242,6 +245,14 @@ impl Udp {
                 forget(&mut self.visits, (visit.door, visit.client), number);
             }
         }
+    }
+
+    /// Ends a flow for the sake of another, and counts it; one that was ending anyhow is no loss.
+    fn give_way(&mut self, number: u32, desk: &mut Desk<'_, '_>) {
+        if let Some(flow) = self.flows.get(number).filter(|flow| !flow.ended) {
+            desk.call.inside.lost(flow.zone, flow.inside.ip(), Lost::FlowLimit, 1);
+        }
+        self.close(number, desk);
     }
 
     fn close(&mut self, number: u32, desk: &mut Desk<'_, '_>) {

@@ -322,6 +322,7 @@ fn an_owner_at_its_limit_loses_its_own_and_descriptors_are_found_there_too() {
     net.bed.host.openings.push_back(Failure::TooManyFiles);
     net.ping(NODE, FAR, 4, 1).unwrap();
     assert_eq!(net.bed.host.closed, [FIRST, SocketId(101)]);
+    assert_eq!(net.bed.rooms.lost, [(ZONE, address(NODE), Lost::FlowLimit, 1); 2]);
     let mut net = Net::with(Limits { flows: 0, owner_flows: 0 });
     assert_eq!(net.ping(NODE, FAR, 1, 1), Err(Lost::FlowLimit));
     assert_eq!(net.bed.only().transport()[..2], [3, 13]);

@@ -586,6 +586,7 @@ fn an_owner_at_its_limit_loses_its_own_least_used_mapping() {
     net.send("10.0.0.2:4", FAR, b"x").unwrap();
     assert_eq!(net.bed.host.closed, [SocketId(101)]);
     assert_eq!((net.udp.len(), net.bed.host.open_count()), (3, 3));
+    assert_eq!(net.bed.rooms.lost, [(ZONE, address("10.0.0.2"), Lost::FlowLimit, 1)]);
     assert_eq!(net.roles.get(SocketId(101)), None);
     // It finds a new socket.
     net.send("10.0.0.2:2", FAR, b"x").unwrap();

@@ -373,6 +373,7 @@ fn of_too_many_the_owner_loses_its_own_least_used_and_both_sides_are_told() {
     // One that is half open goes before one that is made.
     assert_eq!(bed.host.conns[&SocketId(2)].gone, Some("reset"));
     assert!(bed.tcp.has(ZONE, first.0, first.1));
+    assert_eq!(bed.rooms.lost, [(ZONE, bed.inside.ip(), Lost::FlowLimit, 1)]);
     bed.outside.set_port(81);
     assert_eq!(bed.only().short(), (RST_ACK, 0, 6, 0));
 }
