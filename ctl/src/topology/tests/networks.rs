@@ -385,7 +385,10 @@ fn a_chosen_subnet_that_hides_what_the_host_reaches_is_made_and_the_prefix_is_na
     };
     assert_eq!(said("clear", "10.2.0.0/16"), "");
     let inside = said("inside", "10.1.9.0/24");
-    assert!(inside.starts_with("subnet 10.1.9.0/24 overlaps 10.1.0.0/16, where this host"), "{inside}");
+    assert!(
+        inside.starts_with("subnet 10.1.9.0/24 overlaps 10.1.0.0/16, where this host"),
+        "{inside}"
+    );
     assert!(inside.ends_with("choose another --subnet if one is to"), "{inside}");
     assert!(
         said("around", "192.0.0.0/16").starts_with("subnet 192.0.0.0/16 overlaps 192.0.2.7/32")
