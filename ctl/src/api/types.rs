@@ -559,6 +559,12 @@ pub struct Info {
     pub socket: PathBuf,
     /// How frames leave for the outside.
     pub uplink: String,
+    /// How many flows through the host's sockets there may be at once, of all nodes.
+    #[serde(default)]
+    pub flows_max: FlowsMax,
+    /// As `flows_max`, of one node.
+    #[serde(default)]
+    pub node_flows_max: FlowsMax,
     /// How many networks there are.
     pub networks: usize,
     /// How many nodes there are.
@@ -572,6 +578,20 @@ pub struct Info {
     /// What does not work on this machine that users would expect to, a line each.
     #[serde(default)]
     pub warnings: Vec<String>,
+}
+
+/// How many flows there may be, and how the transports share them: who wants more loses the least used of the same transport.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct FlowsMax {
+    /// Together.
+    pub all: usize,
+    /// TCP connections.
+    pub tcp: usize,
+    /// UDP ports of nodes, and clients of published ones.
+    pub udp: usize,
+    /// Series of echo requests.
+    pub echo: usize,
 }
 
 /// One event of `GET /v1/events`, as Docker words it.

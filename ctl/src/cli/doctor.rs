@@ -7,8 +7,10 @@ use nix::errno::Errno;
 use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, getrlimit};
 use portolan::api::client::Failure;
-use portolan::daemon::{host, resolvers, uplink};
+use portolan::daemon::uplink::{self, Uplink};
+use portolan::daemon::{host, resolvers};
 use portolan::namespace::user;
+use portolan::paths;
 use portolan_switch::io::Features;
 use serde::Serialize;
 use serde_json::Value;
@@ -20,6 +22,13 @@ const KERNEL_MIN: (u32, u32) = (5, 15);
 
 /// Descriptors below which there is only room for a small world: a wire takes two, and half of the rest is for flows.
 const DESCRIPTORS_MIN: u64 = 4096;
+
+/// Ports given out below which few connections are possible, though there be descriptors.
+const PORTS_MIN: usize = 4096;
+
+/// What is said of whatever would lead out, where nothing does.
+const NO_UPLINK: &str =
+    "nothing leads out of any network, by choice (portolan daemon --uplink none)";
 
 #[derive(Args, Debug)]
 pub struct Doctor {
@@ -64,6 +73,10 @@ struct Facts {
     /// The hard limit.
     descriptors: u64,
     servers: usize,
+    /// How many ports the kernel gives out.
+    ports: usize,
+    /// As the state directory says.
+    uplink: Uplink,
 }
 
 impl Facts {
@@ -78,6 +91,8 @@ impl Facts {
             first_port: start.unwrap_or(1024),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
             servers: resolvers::servers().len(),
+            ports: uplink::ports(),
+            uplink: Uplink::kept(&paths::state_dir()).map_err(output::refused)?,
         })
     }
 }
@@ -146,7 +161,9 @@ fn examine(facts: &Facts) -> Vec<Finding> {
             wanting("namespaces", State::Missing, finding, remedy)
         }
     });
-    all.push(if facts.features.ping_v4 {
+    all.push(if facts.uplink == Uplink::None {
+        fine("ping", NO_UPLINK)
+    } else if facts.features.ping_v4 {
         fine("ping", "nodes can ping the outside")
     } else {
         wanting(
@@ -157,7 +174,9 @@ fn examine(facts: &Facts) -> Vec<Finding> {
              starts it anew (kill -9 the Pid of portolan info)",
         )
     });
-    all.push(if facts.servers > 0 {
+    all.push(if facts.uplink == Uplink::None {
+        fine("name servers", NO_UPLINK)
+    } else if facts.servers > 0 {
         fine("name servers", &format!("{} names {}", resolvers::RESOLV_CONF, facts.servers))
     } else {
         wanting(
@@ -198,6 +217,7 @@ fn limits(
             "as root: LimitNOFILE=65536 in user@.service, or a line `* hard nofile 65536` in /etc/security/limits.conf",
         )
     });
+    all.push(flows(facts, &fine, &wanting));
     all.push(if facts.features.ipv6 {
         fine("IPv6", "sockets of IPv6 can be had")
     } else {
@@ -224,6 +244,35 @@ fn limits(
         )
     });
     all
+}
+
+/// How many connections a daemon allows that is started now, and what allows more.
+fn flows(
+    facts: &Facts,
+    fine: impl Fn(&'static str, &str) -> Finding,
+    wanting: impl Fn(&'static str, State, &str, &str) -> Finding,
+) -> Finding {
+    let descriptors = usize::try_from(facts.descriptors).unwrap_or(usize::MAX);
+    let limits = uplink::limits_of(facts.ports, descriptors);
+    let more = if facts.ports <= descriptors {
+        "a wider net.ipv4.ip_local_port_range"
+    } else {
+        "a higher hard limit of RLIMIT_NOFILE"
+    };
+    let found = format!(
+        "at most {} at once, {} of one node (of each: half TCP, 3/8 UDP, 1/8 ping); more with {more}",
+        limits.flows, limits.owner_flows
+    );
+    if facts.ports >= PORTS_MIN {
+        return fine("connections", &found);
+    }
+    wanting(
+        "connections",
+        State::Limited,
+        &found,
+        "as root: sysctl -w net.ipv4.ip_local_port_range=\"32768 60999\"; a daemon that runs learns of it when its keeper \
+         starts it anew (kill -9 the Pid of portolan info)",
+    )
 }
 
 /// Whether a release is of an older kernel; one that cannot be read is not.
@@ -256,6 +305,8 @@ mod tests {
             first_port: 0,
             descriptors: 65_536,
             servers: 1,
+            ports: 28_232,
+            uplink: Uplink::Sockets,
         }
     }
 
@@ -293,6 +344,32 @@ mod tests {
         finds(&facts, "IPv6", Limited, "ipv6.disable");
         let facts = Facts { features: Features { uso: false, ..features }, ..healthy() };
         finds(&facts, "speed", Limited, "newer");
+    }
+
+    #[test]
+    fn the_number_of_connections_is_told_with_what_allows_more() {
+        let found = |facts: &Facts| {
+            let one = examine(facts).into_iter().find(|one| one.check == "connections").unwrap();
+            one.finding
+        };
+        let said = found(&healthy());
+        assert!(said.starts_with("at most 14116 at once, 1764 of one node "), "{said}");
+        assert!(said.ends_with("with a wider net.ipv4.ip_local_port_range"), "{said}");
+        let said = found(&Facts { descriptors: 20_000, ..healthy() });
+        assert!(said.starts_with("at most 10000 at once, 1250 of one node "), "{said}");
+        assert!(said.ends_with("with a higher hard limit of RLIMIT_NOFILE"), "{said}");
+        let few = Facts { ports: 1000, ..healthy() };
+        finds(&few, "connections", State::Limited, "ip_local_port_range");
+    }
+
+    #[test]
+    fn nothing_is_wanting_outside_where_nothing_leads_out_by_choice() {
+        let features = Features { ping_v4: false, ping_v6: false, ..healthy().features };
+        let facts = Facts { uplink: Uplink::None, servers: 0, features, ..healthy() };
+        let all = examine(&facts);
+        assert!(all.iter().all(|one| one.state == State::Ok), "{all:?}");
+        let chosen = all.iter().filter(|one| one.finding == NO_UPLINK).map(|one| one.check);
+        assert_eq!(chosen.collect::<Vec<_>>(), ["ping", "name servers"]);
     }
 
     #[test]

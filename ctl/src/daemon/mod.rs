@@ -33,13 +33,14 @@ use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
+use portolan_switch::command::Limits;
 use portolan_switch::ids::PortId;
 use portolan_switch::io::Features;
 use rand_chacha::ChaCha20Rng;
 use tokio::sync::{Mutex, watch};
 use tokio::task::AbortHandle;
 
-use crate::api::types::Info;
+use crate::api::types::{FlowsMax, Info};
 use crate::store::Store;
 use crate::topology::{EndpointId, Id, Refusal, RefusalKind, Topology, plan};
 
@@ -60,6 +61,8 @@ pub struct Daemon {
     options: DaemonOptions,
     /// How packets leave for the outside.
     uplink: Uplink,
+    /// How many flows there may be.
+    limits: Limits,
     /// What happens, for whoever listens.
     pub events: Events,
     plane: Arc<Plane>,
@@ -152,13 +155,25 @@ impl Daemon {
             state_dir: self.options.state.clone(),
             socket: self.options.api_socket(),
             uplink: self.uplink.to_string(),
+            flows_max: flows_max(self.limits, |limits| limits.flows),
+            node_flows_max: flows_max(self.limits, |limits| limits.owner_flows),
             networks: control.topology.networks().len(),
             nodes: control.topology.nodes().len(),
             kernel: host::kernel(),
             features: features_of(self.features),
             restarts: self.restarts,
-            warnings: warnings_of(self.features),
+            warnings: warnings_of(self.features, self.uplink),
         }
+    }
+}
+
+/// Limits by transport, of all nodes or of one.
+fn flows_max(limits: Limits, whose: impl Fn(Limits) -> usize) -> FlowsMax {
+    FlowsMax {
+        all: whose(limits),
+        tcp: whose(limits.of_tcp()),
+        udp: whose(limits.of_udp()),
+        echo: whose(limits.of_echo()),
     }
 }
 
@@ -176,9 +191,13 @@ fn features_of(features: Features) -> BTreeMap<String, bool> {
 }
 
 /// What does not work here that users would expect to.
-fn warnings_of(features: Features) -> Vec<String> {
+fn warnings_of(features: Features, uplink: Uplink) -> Vec<String> {
     let mut warnings = Vec::new();
-    if !features.ping_v4 {
+    if uplink == Uplink::None {
+        warnings.push(
+            "nothing leads out of any network, by choice (portolan daemon --uplink none); published ports lead in".to_owned(),
+        );
+    } else if !features.ping_v4 {
         warnings.push(
             "this system has no ping sockets for you: nodes cannot ping the outside (portolan doctor tells the remedy)"
                 .to_owned(),

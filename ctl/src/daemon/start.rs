@@ -110,9 +110,11 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         ring_budget: Budget::of_host(),
     };
     let log = options.log.clone();
+    let limits = uplink::limits();
     let daemon = Arc::new(Daemon {
         options,
         uplink: way_out,
+        limits,
         events: Events::default(),
         plane,
         features,
@@ -122,7 +124,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         closing: watch::Sender::new(0),
         restarts,
     });
-    let limits = vec![Command::SetLimits(uplink::limits())];
+    let limits = vec![Command::SetLimits(limits)];
     daemon.plane.change(Opening::default(), limits).await;
     daemon.restore(kept, inheritance).await?;
     if daemon.uplink == Uplink::Sockets {

@@ -111,14 +111,20 @@ pub fn features() -> Result<Features, String> {
 /// How many flows there may be: half of the ports the host gives out, and half of the descriptors this process has left, so
 /// that the host, the API and further wires keep the other halves.
 pub fn limits() -> Limits {
-    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
     let open = std::fs::read_dir("/proc/self/fd").map_or(0, Iterator::count);
     let most = getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(soft, _)| soft);
     let left = usize::try_from(most).unwrap_or(usize::MAX).saturating_sub(open);
-    limits_of(ports_of(&range.unwrap_or_default()), left)
+    limits_of(ports(), left)
 }
 
-fn limits_of(ports: usize, descriptors: usize) -> Limits {
+/// How many ports the host gives out.
+pub fn ports() -> usize {
+    let range = std::fs::read_to_string("/proc/sys/net/ipv4/ip_local_port_range");
+    ports_of(&range.unwrap_or_default())
+}
+
+/// As [`limits`], of so many ports and descriptors.
+pub fn limits_of(ports: usize, descriptors: usize) -> Limits {
     let flows = (ports / 2).min(descriptors / 2).max(1);
     Limits { flows, owner_flows: (flows / NODE_PART).max(NODE_LEAST).min(flows) }
 }

@@ -65,6 +65,28 @@ pub struct Limits {
     pub owner_flows: usize,
 }
 
+impl Limits {
+    /// What of these TCP may have: half.
+    pub fn of_tcp(self) -> Limits {
+        self.share(4)
+    }
+
+    /// What of these UDP may have: three eighths.
+    pub fn of_udp(self) -> Limits {
+        self.share(3)
+    }
+
+    /// What of these echo requests may have: an eighth.
+    pub fn of_echo(self) -> Limits {
+        self.share(1)
+    }
+
+    fn share(self, eighths: usize) -> Limits {
+        let part = |of: usize| (of * eighths / 8).max(1);
+        Limits { flows: part(self.flows), owner_flows: part(self.owner_flows) }
+    }
+}
+
 impl Default for Limits {
     fn default() -> Limits {
         Limits { flows: 4096, owner_flows: 512 }
@@ -146,19 +168,13 @@ pub struct Sockets {
     parts: Reassembly,
 }
 
-/// Of each transport's flows, how many of all: TCP half, UDP three eighths, echo one eighth.
-fn share(limits: Limits, eighths: usize) -> Limits {
-    let part = |of: usize| (of * eighths / 8).max(1);
-    Limits { flows: part(limits.flows), owner_flows: part(limits.owner_flows) }
-}
-
 impl Sockets {
     /// Without flows. The seed keys the tables, so that guests cannot aim at them.
     pub fn new(limits: Limits, seed: u64) -> Sockets {
         Sockets {
-            tcp: Tcp::new(share(limits, 4), seed),
-            udp: Udp::new(share(limits, 3), seed),
-            icmp: Icmp::new(share(limits, 1), seed),
+            tcp: Tcp::new(limits.of_tcp(), seed),
+            udp: Udp::new(limits.of_udp(), seed),
+            icmp: Icmp::new(limits.of_echo(), seed),
             doors: Doors::default(),
             roles: Roles::new(seed),
             parts: Reassembly::new(seed),
