@@ -133,8 +133,16 @@ enum End {
     Asked,
 }
 
+/// Names this process as people look for it: it was started by /proc/self/exe, and would be called after that. Threads made
+/// later have the name too.
+pub fn name_process() {
+    // A name is for people: whoever cannot be named does the same.
+    let _ = nix::sys::prctl::set_name(c"portolan");
+}
+
 /// Runs a daemon under a keeper until it stops; the exit code.
 pub fn keep(options: DaemonOptions) -> u8 {
+    name_process();
     match Keeper::prepare(options) {
         Ok(mut keeper) => keeper.run(),
         Err((message, code)) => {

@@ -41,6 +41,7 @@ const REWIRE_PAUSE: std::time::Duration = std::time::Duration::from_millis(200);
 
 /// Runs the daemon until it is asked to stop; the exit code. Its standard input is the channel to the keeper.
 pub fn serve(options: DaemonOptions) -> u8 {
+    keeper::name_process();
     // The keeper reads its signals from a descriptor, so they are blocked there, and a child inherits that.
     let _ = nix::sys::signal::SigSet::all().thread_unblock();
     let runtime = tokio::runtime::Builder::new_current_thread()
