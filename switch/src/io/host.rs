@@ -8,7 +8,8 @@
 //! nobody waits for it, since what finds no room is lost.
 //!
 //! A connection that is closed with its process is reset, so that its peer does not take what it got for all there was. Only
-//! where the inside has said all there was to say does it end in order, whatever becomes of the process.
+//! where the inside has said all there was to say does it end in order, whatever becomes of the process; but the kernel resets
+//! what is closed with bytes unread.
 
 mod address;
 mod control;
