@@ -90,7 +90,7 @@ pub enum Lost {
     BadChecksum,
     /// A transport that host sockets cannot carry.
     Protocol,
-    /// An ICMP error about something whose sender the host's sockets cannot tell.
+    /// An ICMP error that the host's sockets cannot pass on to whom it concerns.
     Untold,
     /// A segment of no connection, or outside its connection's window.
     NoFlow,

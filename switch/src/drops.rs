@@ -89,7 +89,7 @@ reasons! {
     ForbiddenMetadata = "forbidden_metadata",
     /// Of a transport that the way out does not carry.
     Protocol = "protocol",
-    /// A node's ICMP error, about something whose sender the host's sockets cannot tell: a UDP datagram, say.
+    /// A node's ICMP error that the host's sockets cannot pass on to whom it concerns, such as one about a UDP datagram.
     Untold = "untold",
     /// A segment or message of no flow, or outside its flow's window.
     NoFlow = "no_flow",
