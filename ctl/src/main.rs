@@ -47,6 +47,12 @@ fn in_a_line(text: &str) -> String {
     said.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ").replace(" ;", ";")
 }
 
+/// Lets SIGPIPE end the process, as it does other programs, so that `portolan ps | head -1` is silent.
+fn end_quietly_without_reader() {
+    // SAFETY: the default action is no handler, so nothing of this process runs in it.
+    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -64,10 +70,4 @@ mod tests {
             "unexpected argument '--networ' found; a similar argument exists: '--network'"
         );
     }
-}
-
-/// Lets SIGPIPE end the process, as it does other programs, so that `portolan ps | head -1` is silent.
-fn end_quietly_without_reader() {
-    // SAFETY: the default action is no handler, so nothing of this process runs in it.
-    let _ = unsafe { signal(Signal::SIGPIPE, SigHandler::SigDfl) };
 }

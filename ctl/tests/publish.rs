@@ -318,7 +318,8 @@ fn ports_come_back_after_the_death_of_all_but_those_that_somebody_took() {
     let path =
         format!("--net=/proc/{}/fd/{}", std::process::id(), std::os::fd::AsRawFd::as_raw_fd(&host));
     world.serve(&["nsenter", &path]);
-    eventually("what is free is open again", || ports(&world).lines().count() == 4);
+    eventually("the daemon answers", || world.run(&["info"]).status.success());
+    assert_eq!(ports(&world).lines().count(), 4, "what is just being opened is waited for");
     assert_eq!(says(&world.run(&["port", "web", "80"])), "0.0.0.0:8080\n[::]:8080\n");
     assert_eq!(says(&world.run(&["port", "web", "9000/udp"])), chosen);
     eventually("what is not is told", || {
