@@ -86,7 +86,9 @@ pub struct Create {
     /// Label for your own use
     #[arg(long, value_name = "K[=V]", value_parser = label)]
     label: Vec<(String, String)>,
-    /// Option of the driver, such as portolan.guard=off
+    /// Option, each with what holds unless given first: portolan.guard=on|off, portolan.host_access=false|true,
+    /// portolan.metadata=false|true, com.docker.network.driver.mtu=1500,
+    /// portolan.filtering=address-dependent|address-and-port-dependent|endpoint-independent
     #[arg(short, long = "opt", value_name = "K=V", value_parser = pair)]
     opt: Vec<(String, String)>,
 }

@@ -12,7 +12,9 @@ use super::{DaemonChoice, node};
 /// The option of `run` and `attach` that publishes ports.
 #[derive(Args, Debug)]
 pub struct PublishArgs {
-    /// Port of the host that leads to one of the node's: [[ADDRESS:]HOST:]PORT[/tcp|udp], ranges too
+    /// Port of the host that leads to one of the node's, [[ADDRESS:]HOST:]PORT[/tcp|udp]: 8080:80,
+    /// 127.0.0.1:8080:80, 127.0.0.1::80 (the kernel chooses), [::1]:8080:80, 8000-8009:80 (the first that is free),
+    /// 7000-7009:7000-7009, each also with /udp
     #[arg(short, long, value_name = "SPEC")]
     publish: Vec<String>,
 }
@@ -38,7 +40,9 @@ fn checked(specs: Vec<String>) -> Result<Vec<String>, Failure> {
 pub struct Publish {
     /// Name or id of the node
     node: String,
-    /// [[ADDRESS:]HOST:]PORT[/tcp|udp], ranges too; no address means all, IPv4 and IPv6
+    /// [[ADDRESS:]HOST:]PORT[/tcp|udp], no address means all, IPv4 and IPv6: 8080:80,
+    /// 127.0.0.1:8080:80, 127.0.0.1::80 (the kernel chooses), [::1]:8080:80, 8000-8009:80 (the first that is free),
+    /// 7000-7009:7000-7009, each also with /udp
     #[arg(required = true, value_name = "SPEC")]
     ports: Vec<String>,
 }

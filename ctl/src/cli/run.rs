@@ -20,7 +20,7 @@ pub struct Run {
     endpoints: EndpointArgs,
     #[command(flatten)]
     publish: PublishArgs,
-    /// Name server to ask instead of the gateway
+    /// Name server that the gateway asks for this node instead of the host's; names of nodes it answers itself
     #[arg(long, value_name = "ADDRESS")]
     dns: Vec<IpAddr>,
     /// Domain to search for names without a dot
