@@ -51,8 +51,8 @@ pub(super) fn hidden(net: &IpNet, host: &HostFacts) -> Option<String> {
         named += &format!(" and {} more", more.len());
     }
     Some(format!(
-        "subnet {net} overlaps {named}, where this host has an address or a route: while this network exists, no node, of \
-         other networks neither, reaches the host's side of it; choose another --subnet if one is to"
+        "subnet {net} overlaps {named}, where this host has an address or a route: while this network exists, no node of this \
+         or any other network reaches the host's side of it; choose another --subnet if one is to"
     ))
 }
 
