@@ -366,7 +366,7 @@ fn a_world_without_an_uplink_has_no_way_out() {
     let place = Place::without_daemon(&[]);
     let mut command = place.world.command(["daemon", "--uplink", "none", "--state"]);
     command.arg(place.world.state()).arg("--runtime").arg(place.world.runtime());
-    let _daemon = Kept::spawn(command);
+    let mut daemon = Kept::spawn(command);
     let answers = |world: &World| world.portolan(["info", "--format", "{{.Uplink}}"]);
     eventually("the daemon answers", 30, || answers(&place.world).code == 0);
     assert_eq!(answers(&place.world).ok(), "none");
@@ -380,4 +380,13 @@ fn a_world_without_an_uplink_has_no_way_out() {
     place.world.ok("network create app");
     let said = place.world.once("--network app", &format!("curl -s -m 5 http://{OUTSIDE}:{PORT}/"));
     assert_ne!(said.code, 0);
+    // Nor has one that is started later by whoever says nothing of it.
+    let keeper = place.world.portolan(["info", "--format", "{{.KeeperPid}}"]).ok();
+    root(&format!("kill {keeper}")).ok();
+    assert!(daemon.wait(20).is_some());
+    let mut command = place.world.command(["daemon", "--state"]);
+    command.arg(place.world.state()).arg("--runtime").arg(place.world.runtime());
+    let _daemon = Kept::spawn(command);
+    eventually("a later daemon answers", 30, || answers(&place.world).code == 0);
+    assert_eq!(answers(&place.world).ok(), "none");
 }
