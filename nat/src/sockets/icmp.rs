@@ -26,7 +26,7 @@ use crate::time::Time;
 use crate::write::{HOP_LIMIT, Header, IPV4_LEN};
 
 use super::deadlines::Deadlines;
-use super::host::{Complaint, Failure, Incoming, Outgoing, Ready, SocketId};
+use super::host::{Complaint, Failure, Incoming, Ready, SocketId};
 use super::ledger::{Ledger, Rank};
 use super::parcel::{FAILED_MAX, in_parts};
 use super::remotes::Remotes;
@@ -150,26 +150,8 @@ impl Icmp {
         self.refused
     }
 
-    /// Takes a packet of the inside.
+    /// Takes a packet of the inside, whose offsets count in `bytes`.
     pub(super) fn outbound(
-        &mut self,
-        packet: &Packet,
-        desk: &mut Desk<'_, '_>,
-    ) -> Result<(), Lost> {
-        self.send(packet, Bytes::Turn(packet.id), desk)
-    }
-
-    /// Takes a packet that came in parts; its offsets count in `bytes`.
-    pub(super) fn whole(
-        &mut self,
-        packet: &Packet,
-        bytes: &[u8],
-        desk: &mut Desk<'_, '_>,
-    ) -> Result<(), Lost> {
-        self.send(packet, Bytes::Whole(bytes), desk)
-    }
-
-    fn send(
         &mut self,
         packet: &Packet,
         bytes: Bytes<'_>,
@@ -180,14 +162,7 @@ impl Icmp {
         let request = Request::read(packet, all)?;
         let same_family = |reach: &IpAddr| reach.is_ipv4() == ip.dst.is_ipv4();
         let reach = packet.reach.filter(same_family).ok_or(Lost::NoFlow)?;
-        let outgoing = Outgoing {
-            to: SocketAddr::new(reach, 0),
-            from: None,
-            hop_limit: ip.hop_limit(all).saturating_sub(1).max(1),
-            traffic_class: ip.traffic_class(all),
-            dont_fragment: matches!(bytes, Bytes::Turn(_)) && ip.dont_fragment(all),
-            segment: None,
-        };
+        let outgoing = bytes.onward(packet, SocketAddr::new(reach, 0), None, desk.call.inside);
         let (number, socket) = match self.mapping(packet, request.id, outgoing.to, desk) {
             Ok(found) => found,
             Err((lost, reason)) => return Err(tell(packet, bytes, lost, reason, desk)),

@@ -39,6 +39,7 @@ use crate::time::Time;
 use doors::Doors;
 use host::{Ready, SocketId};
 use icmp::Icmp;
+use report::Bytes;
 use roles::{Role, Roles};
 use tcp::Tcp;
 use udp::Udp;
@@ -189,14 +190,14 @@ impl Sockets {
         let desk = &mut Desk { call, roles: &mut self.roles };
         match (packet.ip.protocol, packet.ip.src) {
             (protocol::TCP, _) => self.tcp.outbound(packet, desk),
-            (protocol::UDP, _) => self.udp.outbound(packet, desk),
+            (protocol::UDP, _) => self.udp.outbound(packet, Bytes::Turn(packet.id), desk),
             (protocol::ICMP, IpAddr::V4(_)) | (protocol::ICMPV6, IpAddr::V6(_)) => {
                 match icmp::objecting(packet, desk.call.inside.bytes(packet.id))? {
                     Some(said) => {
                         let ends = (said.outside, said.inside);
                         self.tcp.complaint(packet.zone, ends, said.seq, said.objection, desk)
                     }
-                    None => self.icmp.outbound(packet, desk),
+                    None => self.icmp.outbound(packet, Bytes::Turn(packet.id), desk),
                 }
             }
             _ => Err(Lost::Protocol),
@@ -223,8 +224,8 @@ impl Sockets {
         let packet = Packet { ip: whole.ip, offload: Offload::default(), ..*packet };
         let desk = &mut Desk { call, roles: &mut self.roles };
         match packet.ip.protocol {
-            protocol::UDP => self.udp.whole(&packet, &whole.bytes, desk),
-            _ => self.icmp.whole(&packet, &whole.bytes, desk),
+            protocol::UDP => self.udp.outbound(&packet, Bytes::Whole(&whole.bytes), desk),
+            _ => self.icmp.outbound(&packet, Bytes::Whole(&whole.bytes), desk),
         }
     }
 

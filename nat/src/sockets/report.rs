@@ -1,11 +1,13 @@
 //! What a sender inside is told of a packet that went no further.
 
+use std::net::SocketAddr;
+
 use crate::icmp_error::{Error, Reason};
 use crate::inside::{Inside, Lost, Packet, PacketId, Zone};
 use crate::write::Header;
 
 use super::Desk;
-use super::host::{Complaint, Failure};
+use super::host::{Complaint, Failure, Outgoing};
 
 /// Complaints taken from a socket at once; its error queue holds few, and what has come meanwhile is told anew.
 pub(super) const COMPLAINTS_MAX: usize = 64;
@@ -31,6 +33,26 @@ impl<'b> Bytes<'b> {
         match self {
             Bytes::Turn(id) => inside.bytes(id),
             Bytes::Whole(bytes) => bytes,
+        }
+    }
+
+    /// How `packet` is sent on to `to` by a socket of the host: with one hop less, and in parts where it may be. What came in
+    /// parts may leave in parts.
+    pub(super) fn onward(
+        self,
+        packet: &Packet,
+        to: SocketAddr,
+        segment: Option<u16>,
+        inside: &dyn Inside,
+    ) -> Outgoing {
+        let (ip, bytes) = (&packet.ip, self.of(inside));
+        Outgoing {
+            to,
+            from: None,
+            hop_limit: ip.hop_limit(bytes).saturating_sub(1).max(1),
+            traffic_class: ip.traffic_class(bytes),
+            dont_fragment: matches!(self, Bytes::Turn(_)) && ip.dont_fragment(bytes),
+            segment,
         }
     }
 }

@@ -65,26 +65,8 @@ impl Udp {
         }
     }
 
-    /// Takes a packet of the inside.
+    /// Takes a packet of the inside, whose offsets count in `bytes`.
     pub(super) fn outbound(
-        &mut self,
-        packet: &Packet,
-        desk: &mut Desk<'_, '_>,
-    ) -> Result<(), Lost> {
-        self.send(packet, Bytes::Turn(packet.id), desk)
-    }
-
-    /// Takes a packet that came in parts; its offsets count in `bytes`.
-    pub(super) fn whole(
-        &mut self,
-        packet: &Packet,
-        bytes: &[u8],
-        desk: &mut Desk<'_, '_>,
-    ) -> Result<(), Lost> {
-        self.send(packet, Bytes::Whole(bytes), desk)
-    }
-
-    fn send(
         &mut self,
         packet: &Packet,
         bytes: Bytes<'_>,
@@ -92,15 +74,7 @@ impl Udp {
     ) -> Result<(), Lost> {
         let all = bytes.of(desk.call.inside);
         let datagram = Datagram::read(&packet.ip, packet.offload, all)?;
-        let mut outgoing = Outgoing {
-            to: datagram.dst,
-            from: None,
-            hop_limit: packet.ip.hop_limit(all).saturating_sub(1).max(1),
-            traffic_class: packet.ip.traffic_class(all),
-            // What came in parts may leave in parts.
-            dont_fragment: matches!(bytes, Bytes::Turn(_)) && packet.ip.dont_fragment(all),
-            segment: datagram.segment,
-        };
+        let mut outgoing = bytes.onward(packet, datagram.dst, datagram.segment, desk.call.inside);
         let visit = self.answers.get(&(packet.zone, datagram.src, datagram.dst)).copied();
         let (number, socket) = match visit.and_then(|number| self.answer(number, &mut outgoing)) {
             Some(found) => found,

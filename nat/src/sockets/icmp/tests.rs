@@ -5,6 +5,7 @@ use crate::packet::Ip;
 use crate::sockets::tcp::Objection;
 use crate::testbed::{Bed, MadePacket, ZONE, address, echo, packet, socket, udp};
 
+use super::super::host::Outgoing;
 use super::quote::Objecting;
 use super::*;
 
@@ -34,7 +35,8 @@ impl Net {
 
     fn out(&mut self, packet: Packet) -> Result<(), Lost> {
         let mut call = self.bed.call();
-        self.icmp.outbound(&packet, &mut Desk { call: &mut call, roles: &mut self.roles })
+        let desk = &mut Desk { call: &mut call, roles: &mut self.roles };
+        self.icmp.outbound(&packet, Bytes::Turn(packet.id), desk)
     }
 
     fn ping(&mut self, from: &str, to: &str, id: u16, seq: u16) -> Result<(), Lost> {

@@ -39,7 +39,8 @@ impl Net {
 
     fn out(&mut self, packet: Packet) -> Result<(), Lost> {
         let mut call = self.bed.call();
-        self.udp.outbound(&packet, &mut Desk { call: &mut call, roles: &mut self.roles })
+        let desk = &mut Desk { call: &mut call, roles: &mut self.roles };
+        self.udp.outbound(&packet, Bytes::Turn(packet.id), desk)
     }
 
     /// The node sends.
