@@ -4,6 +4,8 @@
 //! the release profile and compares one TCP stream from guest to guest through the kernel's bridge, through the bare forwarder
 //! (`forwarder`), and through Portolan's dataplane (`pair`); `perf/results` tells what was tried.
 
+pub mod packet_socket;
+
 use std::net::{IpAddr, Ipv4Addr};
 
 use portolan_switch::ids::MacAddr;

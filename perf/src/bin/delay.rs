@@ -5,13 +5,11 @@
 #![allow(clippy::disallowed_methods, reason = "it measures, and waits")]
 
 use std::collections::VecDeque;
-use std::ffi::CString;
 use std::io;
-use std::mem::{size_of, zeroed};
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::time::{Duration, Instant};
 
-use libc::{c_int, c_void};
+use portolan_perf::packet_socket::{bind, check, set};
 
 /// A virtio_net_hdr and the largest frame.
 const FRAME_MAX: usize = 10 + 65_536 + 18;
@@ -22,21 +20,6 @@ const HELD_MAX: usize = 256 << 20;
 /// Frames taken in before those that are due are looked at again.
 const BATCH: usize = 64;
 
-fn check(result: c_int, what: &str) -> io::Result<c_int> {
-    if result < 0 {
-        let error = io::Error::last_os_error();
-        return Err(io::Error::new(error.kind(), format!("{what}: {error}")));
-    }
-    Ok(result)
-}
-
-fn set(socket: RawFd, level: c_int, option: c_int, value: c_int) -> io::Result<()> {
-    let len = size_of::<c_int>() as u32;
-    let at = (&raw const value).cast::<c_void>();
-    // SAFETY: the kernel reads `len` bytes from `value`, which is that long.
-    check(unsafe { libc::setsockopt(socket, level, option, at, len) }, "setsockopt").map(drop)
-}
-
 /// A packet socket on a device, which takes in frames with their offloads.
 fn open(name: &str) -> io::Result<OwnedFd> {
     let kind = libc::SOCK_RAW | libc::SOCK_NONBLOCK | libc::SOCK_CLOEXEC;
@@ -44,20 +27,11 @@ fn open(name: &str) -> io::Result<OwnedFd> {
     let socket =
         unsafe { OwnedFd::from_raw_fd(check(libc::socket(libc::AF_PACKET, kind, 0), "socket")?) };
     let raw = socket.as_raw_fd();
-    set(raw, libc::SOL_PACKET, libc::PACKET_VNET_HDR, 1)?;
-    set(raw, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, 1)?;
-    set(raw, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, 128 << 20)?;
-    set(raw, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, 128 << 20)?;
-    let text = CString::new(name)?;
-    // SAFETY: `text` is a C string; a sockaddr_ll may be all zero and is read by the kernel to its length.
-    unsafe {
-        let mut address: libc::sockaddr_ll = zeroed();
-        address.sll_family = libc::AF_PACKET as u16;
-        address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-        address.sll_ifindex = check(libc::if_nametoindex(text.as_ptr()) as c_int, name)?;
-        let len = size_of::<libc::sockaddr_ll>() as u32;
-        check(libc::bind(raw, (&raw const address).cast(), len), "bind")?;
-    }
+    set(raw, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
+    set(raw, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1)?;
+    set(raw, libc::SOL_SOCKET, libc::SO_RCVBUFFORCE, &(128 << 20))?;
+    set(raw, libc::SOL_SOCKET, libc::SO_SNDBUFFORCE, &(128 << 20))?;
+    bind(raw, name)?;
     Ok(socket)
 }
 

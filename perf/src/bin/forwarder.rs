@@ -4,13 +4,12 @@
 //! virtio_net_hdr. No tables, no checks, no counters, no timers, one thread, made as simple as it can be. Run it as root in
 //! the namespace that holds both devices: `forwarder IFNAME IFNAME [SLOTS]`.
 
-use std::ffi::CString;
 use std::io;
-use std::mem::{size_of, zeroed};
 use std::os::fd::RawFd;
 use std::sync::atomic::{AtomicU32, Ordering};
 
-use libc::{c_int, c_void};
+use libc::c_int;
+use portolan_perf::packet_socket::{bind, check, set};
 
 const SLOT_BYTES: usize = 65536;
 const VNET_BYTES: usize = 10;
@@ -23,35 +22,25 @@ struct Side {
     next: usize,
 }
 
-fn check(result: c_int, what: &str) -> io::Result<c_int> {
-    if result < 0 {
-        let error = io::Error::last_os_error();
-        return Err(io::Error::new(error.kind(), format!("{what}: {error}")));
-    }
-    Ok(result)
-}
-
-fn set<T>(socket: RawFd, option: c_int, value: &T) -> io::Result<()> {
-    let (at, len) = (std::ptr::from_ref(value).cast::<c_void>(), size_of::<T>() as u32);
-    // SAFETY: the kernel reads `len` bytes from `value`, which is that long.
-    check(unsafe { libc::setsockopt(socket, libc::SOL_PACKET, option, at, len) }, "setsockopt")
-        .map(drop)
-}
-
 impl Side {
     fn open(name: &str, slots: usize) -> io::Result<Side> {
         // SAFETY: no memory is handed over.
         let socket = check(unsafe { libc::socket(libc::AF_PACKET, libc::SOCK_RAW, 0) }, "socket")?;
-        set(socket, libc::PACKET_VERSION, &(libc::tpacket_versions::TPACKET_V2 as c_int))?;
-        set(socket, libc::PACKET_VNET_HDR, &1)?;
-        set(socket, libc::PACKET_IGNORE_OUTGOING, &1)?;
+        set(
+            socket,
+            libc::SOL_PACKET,
+            libc::PACKET_VERSION,
+            &(libc::tpacket_versions::TPACKET_V2 as c_int),
+        )?;
+        set(socket, libc::SOL_PACKET, libc::PACKET_VNET_HDR, &1)?;
+        set(socket, libc::SOL_PACKET, libc::PACKET_IGNORE_OUTGOING, &1)?;
         let request = libc::tpacket_req {
             tp_block_size: SLOT_BYTES as u32,
             tp_block_nr: slots as u32,
             tp_frame_size: SLOT_BYTES as u32,
             tp_frame_nr: slots as u32,
         };
-        set(socket, libc::PACKET_RX_RING, &request)?;
+        set(socket, libc::SOL_PACKET, libc::PACKET_RX_RING, &request)?;
         let (protection, flags) = (libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED);
         // SAFETY: the kernel chooses the address.
         let ring = unsafe {
@@ -60,16 +49,7 @@ impl Side {
         if ring == libc::MAP_FAILED {
             return Err(io::Error::last_os_error());
         }
-        let text = CString::new(name)?;
-        // SAFETY: `text` is a C string; a sockaddr_ll may be all zero and is read by the kernel to its length.
-        unsafe {
-            let mut address: libc::sockaddr_ll = zeroed();
-            address.sll_family = libc::AF_PACKET as u16;
-            address.sll_protocol = (libc::ETH_P_ALL as u16).to_be();
-            address.sll_ifindex = check(libc::if_nametoindex(text.as_ptr()) as c_int, name)?;
-            let len = size_of::<libc::sockaddr_ll>() as u32;
-            check(libc::bind(socket, (&raw const address).cast(), len), "bind")?;
-        }
+        bind(socket, name)?;
         Ok(Side { socket, ring: ring.cast(), slots, next: 0 })
     }
 
