@@ -1,4 +1,4 @@
-//! The names of Portolan's networks: UDP payload in, UDP payload out.
+//! The names and leases of Portolan's networks: UDP payload in, UDP payload out.
 //!
 //! This crate is the pure side of the in-band services: it performs no IO, reads no clock, and knows nothing of
 //! Ethernet, ports or descriptors. The switch takes a payload off the wire, asks here, and sends what comes back.
@@ -6,6 +6,7 @@
 //!
 //! - [`dns::zone`]: who has which name and which address, network by network, and which networks each node sees.
 //! - [`dns::query`]: one DNS query answered from it.
+//! - [`service`]: what the servers of addresses are to tell.
 //!
 //! Invariants: no input, however malformed, panics or takes more than linear time; every reply stays within the size
 //! the caller allows.
@@ -13,3 +14,4 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod dns;
+pub mod service;

@@ -6,10 +6,11 @@
 use std::net::{IpAddr, SocketAddr};
 
 use ipnet::IpNet;
+pub use portolan_dhcp::service::{Advert, Dhcp4, Dhcp6};
 pub use portolan_nat::inside::{Filtering, Owner, Zone};
 pub use portolan_nat::sockets::{FlowRow, Limits, Publication, PublicationId, Transport};
 
-use crate::drops::DropCounts;
+use crate::drops::{DropCounts, DropReason};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
 
 /// One step from the present towards the desired state.
@@ -77,6 +78,72 @@ pub struct NetworkSpec {
     pub guard: bool,
     /// What leads out of it.
     pub egress: Egress,
+    /// How it carries frames.
+    pub carriage: Carriage,
+    /// What its gateway tells hosts of their addresses.
+    pub services: ServiceSpec,
+}
+
+/// How a network carries frames.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Carriage {
+    /// As what it behaves.
+    pub mode: Mode,
+    /// How much of what goes to many each port may send.
+    pub storm: StormLimits,
+    /// What is done about loops.
+    pub loops: LoopAction,
+    /// Whether groups are sent to their members alone (RFC 4541), where there are reports of members.
+    pub snooping: bool,
+    /// Whether the switch answers address resolution for the endpoints it knows, instead of sending it to everybody.
+    pub answers: bool,
+}
+
+/// As what a network behaves.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Mode {
+    /// A learning bridge.
+    #[default]
+    Switch,
+    /// A hub: every frame goes to all other ports.
+    Hub,
+    /// A piece of wire between two ports: whatever one sends the other gets, of any size, reserved groups included. It has no
+    /// gateway.
+    Wire,
+}
+
+/// Frames a second that a port may send to many, a superframe counting as its segments; no limit where there is none.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct StormLimits {
+    /// To everybody.
+    pub broadcast: Option<u32>,
+    /// To a group.
+    pub multicast: Option<u32>,
+    /// To a station that nobody knows.
+    pub unknown: Option<u32>,
+}
+
+/// What is done when a frame comes back by another port than it was sent to.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum LoopAction {
+    /// One of the ports is blocked.
+    Block,
+    /// It is told of.
+    Tell,
+    /// Nothing is looked for.
+    #[default]
+    Ignore,
+}
+
+/// What the gateway tells hosts of their addresses.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct ServiceSpec {
+    /// DHCPv4, where it is served.
+    pub dhcp4: Option<Dhcp4>,
+    /// DHCPv6, where it is served.
+    pub dhcp6: Option<Dhcp6>,
+    /// Router advertisements, where they are sent.
+    pub advert: Option<Advert>,
 }
 
 /// What leads out of a network, through the gateway.
@@ -105,6 +172,41 @@ pub struct PortSpec {
     pub mac: MacAddr,
     /// The endpoint's addresses.
     pub addresses: Vec<IpAddr>,
+    /// What it may send and is sent.
+    pub conduct: Conduct,
+}
+
+/// What a port may send and is sent.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Conduct {
+    /// Its part in VLANs.
+    pub vlans: VlanPolicy,
+    /// Whether it is kept apart from the other isolated ports.
+    pub isolated: bool,
+    /// Limits of its own, instead of the network's.
+    pub storm: Option<StormLimits>,
+    /// More stations that live behind it: static entries of the FDB.
+    pub stations: Vec<MacAddr>,
+}
+
+/// A port's part in VLANs (IEEE 802.1Q). The outermost tag counts, whichever kind it is; one that gives only a priority is
+/// none.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum VlanPolicy {
+    /// All of them: frames pass as they are, tagged or not.
+    #[default]
+    Transparent,
+    /// One, whose frames bear no tag on this wire; what comes tagged is dropped.
+    Access(u16),
+    /// One as the service of others (IEEE 802.1ad): whatever comes, tagged or not, gets a service tag.
+    Tunnel(u16),
+    /// These, tagged; and frames without a tag belong to `native`, or are dropped.
+    Trunk {
+        /// In order, each once.
+        allowed: Vec<u16>,
+        /// Whose frames bear no tag on this wire. It is allowed, whether listed or not.
+        native: Option<u16>,
+    },
 }
 
 /// The names of one node on one network.
@@ -136,6 +238,59 @@ pub enum Event {
         /// To here.
         to: PortId,
     },
+    /// A host was given an address, or has given it back, for people to see.
+    Lease {
+        /// Where.
+        network: NetworkId,
+        /// What happened.
+        change: LeaseChange,
+        /// Behind which port.
+        port: PortId,
+        /// The hardware address.
+        mac: MacAddr,
+        /// The address.
+        address: IpAddr,
+    },
+    /// A port sends more to many than it may.
+    Storm {
+        /// Where.
+        network: NetworkId,
+        /// Which.
+        port: PortId,
+        /// What is dropped.
+        reason: DropReason,
+    },
+    /// What was sent to one port came back by another, or by the same.
+    Loop {
+        /// Where.
+        network: NetworkId,
+        /// Sent to it.
+        from: PortId,
+        /// Come back by it.
+        to: PortId,
+        /// Whether that one is blocked now.
+        blocked: bool,
+    },
+    /// A port that was blocked for a loop is open again.
+    LoopEnded {
+        /// Where.
+        network: NetworkId,
+        /// Which.
+        port: PortId,
+    },
+}
+
+/// What became of a lease.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum LeaseChange {
+    /// It was given.
+    Given,
+    /// The host gave it back.
+    Released,
+    /// It ran out.
+    Expired,
+    /// The host found somebody else there.
+    Declined,
 }
 
 /// A question about the dataplane's tables. Long answers are paged.
@@ -152,6 +307,15 @@ pub enum Query {
     },
     /// Frames and drops of a network's ports.
     Counters(NetworkId),
+    /// The leases of a network behind `after`, in order of address, at most `limit`.
+    Leases {
+        /// Which network.
+        network: NetworkId,
+        /// The last address of the page before.
+        after: Option<IpAddr>,
+        /// Rows at most.
+        limit: usize,
+    },
     /// Flows through the host's sockets, of all networks or of one, behind the flow of number `after`.
     Flows {
         /// Which network; all where there is none.
@@ -168,6 +332,8 @@ pub enum Query {
 pub enum Answer {
     /// Stations, in order of VLAN and address.
     Fdb(Vec<FdbRow>),
+    /// Leases, in order of address.
+    Leases(Vec<LeaseRow>),
     /// One row a port, in order, and what was dropped with no port left to name.
     Counters {
         /// The ports there are.
@@ -198,6 +364,23 @@ pub struct FdbRow {
     pub port: PortId,
     /// When it last sent; none for a static entry, which does not age.
     pub seen: Option<Time>,
+}
+
+/// One address that a host was given by DHCP.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeaseRow {
+    /// The address.
+    pub address: IpAddr,
+    /// The hardware address it was given to.
+    pub mac: MacAddr,
+    /// What the client calls itself: its client identifier (RFC 2132, section 9.14) or DUID; empty where it gave none.
+    pub client: Vec<u8>,
+    /// The hostname it told, if any.
+    pub hostname: Option<String>,
+    /// Behind which port.
+    pub port: PortId,
+    /// When it ends; none for the address of an endpoint, which is its own for good.
+    pub expires: Option<Time>,
 }
 
 /// What a port has seen.

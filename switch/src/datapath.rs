@@ -84,7 +84,7 @@ impl EventQueue {
     pub(crate) fn push(&mut self, event: Event) {
         let room = match event {
             Event::Committed(_) => EVENTS_MAX,
-            Event::StationMoved { .. } => GUEST_EVENTS_MAX,
+            _ => GUEST_EVENTS_MAX,
         };
         if self.waiting.len() < room {
             self.waiting.push_back(event);
@@ -119,8 +119,8 @@ pub struct Datapath {
     staged: Vec<Command>,
     /// What struck frames of ports that belong to no network.
     adrift: DropCounts,
-    /// No station ages before this.
-    ageing: Option<Time>,
+    /// No network has anything due before this.
+    due: Option<Time>,
 }
 
 impl Datapath {
@@ -142,7 +142,7 @@ impl Datapath {
             prefixes: Prefixes::default(),
             staged: Vec::new(),
             adrift: DropCounts::default(),
-            ageing: None,
+            due: None,
         }
     }
 
@@ -159,11 +159,15 @@ impl Datapath {
             return;
         };
         network.handle_batch(port, turn, &mut self.shared, now);
-        if let Some(due) = network.next_expiry() {
-            self.ageing = Some(self.ageing.map_or(due, |at| at.min(due)));
-        }
+        let due = network.next_timeout();
+        self.note_due(due);
         self.route(turn, now);
         self.with_forwarding(turn, now, Forwarding::run);
+    }
+
+    /// A network has something due then.
+    fn note_due(&mut self, due: Option<Time>) {
+        self.due = [self.due, due].into_iter().flatten().min();
     }
 
     /// Has the questions to others do something.
@@ -286,15 +290,20 @@ impl Datapath {
     pub fn poll_timeout(&self) -> Option<Time> {
         let Shared { connections, forwarding, sockets, .. } = &self.shared;
         let sockets = sockets.as_ref().and_then(Sockets::poll_timeout);
-        let all = [self.ageing, connections.next_timeout(), forwarding.next_timeout(), sockets];
+        let all = [self.due, connections.next_timeout(), forwarding.next_timeout(), sockets];
         all.into_iter().flatten().min()
     }
 
     /// Does what has become due. The turn needs no frames, only room to make some.
     pub fn handle_timeout(&mut self, turn: &mut Turn<'_, '_>, now: Time) {
-        if self.ageing.is_some_and(|at| at <= now) {
-            let networks = self.networks.iter_mut().flatten();
-            self.ageing = networks.filter_map(|network| network.expire(now)).min();
+        if self.due.is_some_and(|at| at <= now) {
+            for network in self.networks.iter_mut().flatten() {
+                if network.next_timeout().is_some_and(|at| at <= now) {
+                    network.handle_timeout(turn, &mut self.shared, now);
+                }
+            }
+            let networks = self.networks.iter().flatten();
+            self.due = networks.filter_map(|network| network.next_timeout()).min();
         }
         let Shared { names, connections, forwarding, totals, .. } = &mut self.shared;
         connections.handle_timeout(names, forwarding, totals, turn, now);
@@ -319,7 +328,9 @@ impl Datapath {
     /// Answers a question about the tables.
     pub fn query(&self, query: &Query, now: Time) -> Answer {
         let id = match query {
-            Query::Fdb { network, .. } | Query::Counters(network) => *network,
+            Query::Fdb { network, .. }
+            | Query::Counters(network)
+            | Query::Leases { network, .. } => *network,
             Query::Flows { network, after, limit } => return self.flows(*network, *after, *limit),
         };
         let Some(Some(network)) = self.networks.get(id.0 as usize) else {
@@ -328,6 +339,7 @@ impl Datapath {
         match query {
             Query::Fdb { after, limit, .. } => Answer::Fdb(network.stations(*after, *limit, now)),
             Query::Counters(_) => network.counters(),
+            Query::Leases { after, limit, .. } => Answer::Leases(network.leases(*after, *limit)),
             Query::Flows { .. } => unreachable!("answered above"),
         }
     }
@@ -448,7 +460,10 @@ impl Datapath {
         // Somebody behind another port may have used an address that is this endpoint's own now.
         self.forget(spec.network, &spec.addresses);
         let network = find(&mut self.networks, spec.network);
-        network.expect("a port joins a network that exists").attach(spec);
+        let network = network.expect("a port joins a network that exists");
+        network.attach(spec);
+        let due = network.next_timeout();
+        self.note_due(due);
     }
 
     fn detach_port(&mut self, id: PortId) {

@@ -55,6 +55,20 @@ reasons! {
     GuardArp = "guard_arp",
     /// A neighbor discovery message speaks for an address that is not the endpoint's own, or for a router.
     GuardNd = "guard_nd",
+    /// A DHCP message of a server, or of a client that calls itself by another hardware address than the endpoint's own.
+    GuardDhcp = "guard_dhcp",
+    /// Of a VLAN that the port has no part in.
+    VlanNotAllowed = "vlan_not_allowed",
+    /// From one isolated port to another.
+    Isolated = "isolated",
+    /// More broadcasts than the port may send.
+    StormBroadcast = "storm_broadcast",
+    /// More frames to groups than the port may send.
+    StormMulticast = "storm_multicast",
+    /// More frames to unknown stations than the port may send.
+    StormUnknown = "storm_unknown",
+    /// The port is blocked, for what was sent to another port came back by it.
+    LoopBlocked = "loop_blocked",
     /// Unicast to an address nobody on the network has, which a guarded network does not flood.
     UnknownUnicast = "unknown_unicast",
     /// The destination lives on the port the frame came from.

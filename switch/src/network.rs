@@ -12,11 +12,12 @@ use std::net::IpAddr;
 
 use portolan_nat::icmp_error::Reason;
 
-use crate::command::{Answer, Event, FdbRow, NetworkSpec, PortSpec};
+use crate::command::{Answer, Event, FdbRow, LeaseRow, NetworkSpec, PortSpec};
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
 use crate::fdb::{Fdb, Learned};
 use crate::frame::{Frame, FrameIdx};
+use crate::gateway::services::Services;
 use crate::gateway::{Asker, Gateway, Outcome};
 use crate::guard;
 use crate::headers::{Ip, Layout};
@@ -50,6 +51,7 @@ pub struct Network {
     ports: Vec<Port>,
     stations: Fdb,
     gateway: Gateway,
+    services: Services,
     neighbors: Neighbors,
     departed: DropCounts,
 }
@@ -64,6 +66,7 @@ impl Network {
             ports: Vec::new(),
             stations: Fdb::new(seed),
             gateway: Gateway::new(&spec),
+            services: Services::new(spec.services),
             neighbors: Neighbors::new(seed),
             departed: DropCounts::default(),
         }
@@ -82,6 +85,7 @@ impl Network {
             self.stations.set_static(spec.mac, spec.id);
         }
         self.neighbors.attach(spec.id, spec.mac, &spec.addresses);
+        self.services.attach(&spec);
         self.ports.insert(at, Port::new(spec));
     }
 
@@ -91,6 +95,7 @@ impl Network {
         let port = self.ports.remove(at);
         self.departed.merge(&port.counters().drops);
         self.stations.remove_port(id);
+        self.services.detach(id);
         // Where two endpoints share an address, it leads to the one that is left.
         if self.guard {
             for port in &self.ports {
@@ -253,7 +258,8 @@ impl Network {
         shared: &mut Shared,
         now: Time,
     ) -> Outcome {
-        let asker = Asker { port: &mut self.ports[at], mac: layout.src, frame: idx };
+        let services = &mut self.services;
+        let asker = Asker { port: &mut self.ports[at], mac: layout.src, frame: idx, services };
         self.gateway.input(asker, layout, turn, shared, now)
     }
 
@@ -276,7 +282,8 @@ impl Network {
         let segments = turn.frames.get(aside.frame).segments();
         shared.totals.dropped += segments;
         let Some(at) = self.find(aside.port) else { return self.departed.add(drop, segments) };
-        let asker = Asker { port: &mut self.ports[at], mac: aside.mac, frame: aside.frame };
+        let (port, services) = (&mut self.ports[at], &mut self.services);
+        let asker = Asker { port, mac: aside.mac, frame: aside.frame, services };
         let drop = self.gateway.refuse(asker, &aside.ip, (reason, drop), turn, shared, now);
         self.ports[at].count_drop(drop, segments);
     }
@@ -320,15 +327,24 @@ impl Network {
         at.is_some_and(|at| self.ports[at].may_send_error(now))
     }
 
-    /// Forgets stations that have been silent for too long; when the next one is due.
-    pub fn expire(&mut self, now: Time) -> Option<Time> {
+    /// Does what has become due: stations that have been silent for too long are forgotten.
+    pub(crate) fn handle_timeout(
+        &mut self,
+        _turn: &mut Turn<'_, '_>,
+        _shared: &mut Shared,
+        now: Time,
+    ) {
         self.stations.expire(now);
-        self.stations.next_expiry()
     }
 
-    /// When the next station is due to be forgotten, at the earliest.
-    pub fn next_expiry(&self) -> Option<Time> {
-        self.stations.next_expiry()
+    /// When [`Network::handle_timeout`] wants to be called, at the earliest.
+    pub fn next_timeout(&self) -> Option<Time> {
+        [self.stations.next_expiry(), self.services.next_timeout()].into_iter().flatten().min()
+    }
+
+    /// At most `limit` leases behind `after`, in order of address.
+    pub fn leases(&self, after: Option<IpAddr>, limit: usize) -> Vec<LeaseRow> {
+        self.services.leases(after, limit.min(PAGE_MAX))
     }
 
     /// At most `limit` stations behind `after`.

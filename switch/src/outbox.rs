@@ -1,28 +1,45 @@
-//! What a turn wants sent: a list of (frame, port), in order. A flood is several entries of one frame, never a clone.
+//! What a turn wants sent: a list of entries, in order. A flood is several entries of one frame, never a clone.
 
 use crate::frame::FrameIdx;
 use crate::ids::PortId;
 
+/// One frame to one port.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Entry {
+    /// To which port.
+    pub port: PortId,
+    /// Which frame.
+    pub frame: FrameIdx,
+    /// Whether the tag that lies beside the frame, if there is one, goes along. Each port has its own way with tags, so that
+    /// it belongs to the entry and not to the frame.
+    pub tagged: bool,
+}
+
 /// The frames to send at the end of a turn, in the order they were put in.
 #[derive(Debug, Default)]
 pub struct Outbox {
-    entries: Vec<(PortId, FrameIdx)>,
+    entries: Vec<Entry>,
 }
 
 impl Outbox {
-    /// Adds one.
+    /// Adds a frame as it is.
     pub fn push(&mut self, port: PortId, frame: FrameIdx) {
-        self.entries.push((port, frame));
+        self.entries.push(Entry { port, frame, tagged: true });
+    }
+
+    /// Adds a frame without the tag that lies beside it.
+    pub fn push_untagged(&mut self, port: PortId, frame: FrameIdx) {
+        self.entries.push(Entry { port, frame, tagged: false });
     }
 
     /// All of them, in order.
-    pub fn entries(&self) -> &[(PortId, FrameIdx)] {
+    pub fn entries(&self) -> &[Entry] {
         &self.entries
     }
 
     /// Brings the entries of each port together, keeping their order within a port, so that a port is sent to once.
     pub fn group_by_port(&mut self) {
-        self.entries.sort_by_key(|(port, _)| *port);
+        self.entries.sort_by_key(|entry| entry.port);
     }
 
     /// Forgets them, keeping the memory.

@@ -273,6 +273,8 @@ impl Bench {
             mtu: 1500,
             guard,
             egress,
+            carriage: Default::default(),
+            services: Default::default(),
         }));
     }
 
@@ -296,6 +298,7 @@ impl Bench {
             node: NodeId(id),
             mac: mac(id),
             addresses,
+            conduct: Default::default(),
         }));
     }
 
@@ -401,7 +404,7 @@ impl Bench {
         let totals = self.datapath.totals();
         assert!(totals.balanced(), "{totals:?}");
         let out = outbox.entries().iter();
-        out.map(|(port, idx)| (port.0, table.get(*idx).bytes().to_vec())).collect()
+        out.map(|entry| (entry.port.0, table.get(entry.frame).bytes().to_vec())).collect()
     }
 
     pub fn counters(&self, port: u32) -> PortCounters {

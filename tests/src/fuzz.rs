@@ -105,6 +105,8 @@ impl Stage {
                     metadata: false,
                     filtering: Filtering::AddressDependent,
                 },
+                carriage: Default::default(),
+                services: Default::default(),
             }),
             Command::AttachPort(PortSpec {
                 id: PortId(0),
@@ -112,6 +114,7 @@ impl Stage {
                 node: NodeId(0),
                 mac: GUEST,
                 addresses: vec![GUEST4, GUEST6],
+                conduct: Default::default(),
             }),
             Command::SetView { node: NodeId(0), networks: vec![NetworkId(0)] },
             Command::SetUpstreams(vec![SocketAddr::new(UPSTREAM, 53)]),
@@ -169,8 +172,8 @@ impl Stage {
         let (host, random) = (&mut self.host, &mut self.random);
         let mut turn = Turn { frames: &mut table, outbox: &mut outbox, host, random };
         let result = step(&mut self.datapath, &mut turn, self.now);
-        for (_, idx) in outbox.entries() {
-            hear(&mut self.heard, table.get(*idx).bytes());
+        for entry in outbox.entries() {
+            hear(&mut self.heard, table.get(entry.frame).bytes());
         }
         assert!(self.datapath.totals().balanced(), "{:?}", self.datapath.totals());
         result

@@ -48,6 +48,8 @@ pub fn network(n: u32, guard: bool) -> NetworkSpec {
         mtu: 1500,
         guard,
         egress: Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
     }
 }
 
@@ -59,6 +61,7 @@ pub fn endpoint(n: u32, h: u32, port: u32) -> PortSpec {
         node: NodeId(port),
         mac: mac(n, h),
         addresses: vec![v4(n, h), v6(n, h)],
+        conduct: Default::default(),
     }
 }
 

@@ -21,7 +21,7 @@ use portolan_switch::datapath::Datapath;
 use portolan_switch::drops::DropReason;
 use portolan_switch::frame::{Frame, FrameIdx, FrameTable, HEADROOM};
 use portolan_switch::ids::{NetworkId, PortId, Time};
-use portolan_switch::outbox::Outbox;
+use portolan_switch::outbox::{Entry, Outbox};
 use portolan_switch::turn::Turn;
 use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
@@ -438,7 +438,7 @@ impl World {
         let after = self.datapath.totals();
         assert_eq!(after.received - before.received, fed, "frames received");
         let network = self.model.network_of(port);
-        for (to, idx) in outbox.entries() {
+        for Entry { port: to, frame: idx, .. } in outbox.entries() {
             let network = network.expect("a port without a network makes the switch send nothing");
             assert_eq!(self.model.network_of(*to), Some(network), "isolation, port {}", port.0);
             assert!(usize::from(idx.0) >= batch.len() || *to != port, "back to its sender");
@@ -456,17 +456,17 @@ impl World {
     ) {
         let put = outbox.entries().to_vec();
         outbox.group_by_port();
-        for port in outbox.entries().iter().map(|(port, _)| *port).collect::<BTreeSet<_>>() {
-            let of = |list: &[(PortId, FrameIdx)]| -> Vec<FrameIdx> {
-                list.iter().filter(|(to, _)| *to == port).map(|(_, idx)| *idx).collect()
+        for port in outbox.entries().iter().map(|entry| entry.port).collect::<BTreeSet<_>>() {
+            let of = |list: &[Entry]| -> Vec<FrameIdx> {
+                list.iter().filter(|entry| entry.port == port).map(|entry| entry.frame).collect()
             };
             assert_eq!(of(&put), of(outbox.entries()), "grouping keeps the order of a port");
         }
         let mut sent = 0;
-        for (port, idx) in outbox.entries().to_vec() {
+        for Entry { port, frame: idx, tagged } in outbox.entries().to_vec() {
             let frame = table.get(idx);
-            let packet =
-                Packet { bytes: frame.bytes().to_vec(), offload: frame.offload, vlan: frame.vlan };
+            let vlan = frame.vlan.filter(|_| tagged);
+            let packet = Packet { bytes: frame.bytes().to_vec(), offload: frame.offload, vlan };
             sent += packet.segments();
             if let Some(origin) = origins.get(usize::from(idx.0)) {
                 assert_eq!(*origin, packet, "a frame is passed on as it came");

@@ -70,6 +70,7 @@ impl Chart {
                 node: node_id,
                 mac: endpoint.mac,
                 addresses,
+                conduct: Default::default(),
             };
             self.ports.insert(port, spec);
         }
@@ -97,6 +98,8 @@ fn network_spec(network: &Network) -> NetworkSpec {
         mtu: network.mtu,
         guard: network.guard,
         egress: egress::of(network),
+        carriage: Default::default(),
+        services: Default::default(),
     }
 }
 

@@ -60,12 +60,15 @@ fn main() -> io::Result<()> {
         mtu: 1500,
         guard: true,
         egress: Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
     };
     send(&handle, Down::Command(Command::CreateNetwork(network)))?;
     for i in 0..2 {
         let (id, node) = (PortId(i.into()), NodeId(i.into()));
         let (mac, addresses) = (guest_mac(i), vec![guest_address(i)]);
-        let port = PortSpec { id, network: NETWORK, node, mac, addresses };
+        let port =
+            PortSpec { id, network: NETWORK, node, mac, addresses, conduct: Default::default() };
         send(&handle, Down::Command(Command::AttachPort(port)))?;
     }
     send(&handle, Down::Command(Command::Commit(1)))?;

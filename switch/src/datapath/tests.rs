@@ -92,6 +92,7 @@ fn equal_networks_see_nothing_of_each_other() {
                 node: NodeId(id),
                 mac: mac(twin),
                 addresses: vec![v4(twin).into()],
+                conduct: Default::default(),
             }));
         }
         for frame in [unicast(1, 2), plain(MacAddr::BROADCAST, mac(1))] {
@@ -143,6 +144,7 @@ fn of_two_endpoints_with_one_address_the_one_left_is_reached() {
             node: NodeId(id),
             mac: mac(9),
             addresses: vec![],
+            conduct: Default::default(),
         }));
     }
     assert_eq!(receivers(&bench.send(1, unicast(1, 9))), [3]);

@@ -20,6 +20,7 @@ pub(crate) mod forward;
 mod icmp;
 mod ndp;
 mod reply;
+pub(crate) mod services;
 mod tcp;
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -41,6 +42,7 @@ use crate::router::ends;
 use crate::turn::Turn;
 
 pub(crate) use reply::ethernet;
+use services::Services;
 
 /// What became of a frame.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -63,6 +65,8 @@ pub(crate) struct Asker<'a> {
     pub(crate) mac: MacAddr,
     /// The frame.
     pub(crate) frame: FrameIdx,
+    /// The servers of its network.
+    pub(crate) services: &'a mut Services,
 }
 
 /// The gateway of one network.

@@ -442,6 +442,8 @@ fn a_gateway_without_addresses_answers_nobody() {
         mtu: 1500,
         guard: true,
         egress: Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
     }));
     bench.port(1, 0);
     assert_eq!(bench.send(1, ask_arp(MacAddr::BROADCAST, v4(1), GATEWAY_V4)), vec![]);

@@ -35,7 +35,7 @@ use super::clock;
 use super::host::{Features, HostSockets, socket_of};
 use super::neck::{Door, Down, Handle, Neck, Up};
 use super::packet::BATCH_MAX;
-use super::port_io::{Port, Tx, settle_tag};
+use super::port_io::{Port, Tx};
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
 use crate::frame::{FrameTable, HEADROOM};
@@ -438,13 +438,10 @@ fn flush(
     absent: &mut Vec<PortId>,
 ) {
     outbox.group_by_port();
-    for (_, idx) in outbox.entries() {
-        settle_tag(frames.get_mut(*idx));
-    }
-    for all in outbox.entries().chunk_by(|a, b| a.0 == b.0) {
-        let id = all[0].0;
+    for all in outbox.entries().chunk_by(|a, b| a.port == b.port) {
+        let id = all[0].port;
         let Some(tx) = tx.get(id.0 as usize).and_then(Option::as_ref) else {
-            let lost = all.iter().map(|(_, idx)| frames.get(*idx).segments()).sum();
+            let lost = all.iter().map(|entry| frames.get(entry.frame).segments()).sum();
             core.count_drop(id, DropReason::TxDown, lost);
             continue;
         };

@@ -10,10 +10,17 @@ use arrayvec::ArrayVec;
 
 use super::packet::{BATCH_MAX, PacketWire, Received};
 use crate::drops::DropReason;
-use crate::frame::{Frame, FrameIdx, FrameTable, GsoKind};
-use crate::ids::PortId;
+use crate::frame::{Frame, FrameTable, GsoKind, VlanTag};
+use crate::headers::TAG_LEN;
 use crate::offload::{VNET_LEN, segments_of, shift, wire_bytes, write_vnet};
+use crate::outbox::Entry;
 use crate::segment::segment;
+
+/// Bytes of the two addresses, behind which a tag comes.
+const ADDRESSES_LEN: usize = 12;
+
+/// Pieces of a frame on its way out: virtio_net_hdr, addresses, tag, and the rest.
+const PIECES_MAX: usize = 4;
 
 /// A port as it crosses the control neck. It is opened, and dropped, on the control side: both are slow.
 #[derive(Debug)]
@@ -95,30 +102,59 @@ pub(super) struct Tx {
     uso: bool,
 }
 
-/// Puts a tag that came beside the frame among its bytes, before a sender reads them. Once for a frame, however many ports
-/// it goes to.
-pub(super) fn settle_tag(frame: &mut Frame<'_>) {
-    let Some(tag) = frame.vlan.take() else { return };
-    // Every frame has more headroom than a tag is long, and at least its addresses: otherwise the core would not send it.
-    if frame.open_gap(12, 4) {
-        let bytes = frame.bytes_mut();
-        bytes[12..14].copy_from_slice(&tag.tpid.to_be_bytes());
-        bytes[14..16].copy_from_slice(&tag.tci.to_be_bytes());
-        shift(&mut frame.offload, 4);
+/// What goes before a frame's bytes, or among them, on one port.
+struct Dress {
+    vnet: [u8; VNET_LEN],
+    /// The tag that comes behind the addresses, if one does.
+    tag: Option<[u8; TAG_LEN]>,
+}
+
+impl Dress {
+    fn of(frame: &Frame<'_>, tagged: bool) -> Dress {
+        let mut offload = frame.offload;
+        // The core sends nothing that is shorter than an Ethernet header.
+        let tag = frame.vlan.filter(|_| tagged && frame.bytes().len() >= ADDRESSES_LEN);
+        if tag.is_some() {
+            shift(&mut offload, TAG_LEN);
+        }
+        let bytes = |tag: VlanTag| {
+            let ([a, b], [c, d]) = (tag.tpid.to_be_bytes(), tag.tci.to_be_bytes());
+            [a, b, c, d]
+        };
+        Dress { vnet: write_vnet(&offload), tag: tag.map(bytes) }
+    }
+
+    /// A frame that is left nothing to be done for, with the same tag.
+    fn plain(&self) -> Dress {
+        Dress { vnet: [0; VNET_LEN], tag: self.tag }
+    }
+
+    /// The pieces of the frame as they go out.
+    fn pieces(&self, bytes: &[u8]) -> ArrayVec<libc::iovec, PIECES_MAX> {
+        let mut pieces = ArrayVec::new();
+        pieces.push(lend(&self.vnet));
+        match &self.tag {
+            Some(tag) => {
+                let (addresses, rest) = bytes.split_at(ADDRESSES_LEN);
+                pieces.extend([lend(addresses), lend(tag), lend(rest)]);
+            }
+            None => pieces.push(lend(bytes)),
+        }
+        pieces
     }
 }
 
 impl Tx {
     /// Sends the frames of one port in order, at most [`BATCH_MAX`]. A frame that is refused does not hold up the ones
     /// behind it.
-    pub(super) fn send(&self, run: &[(PortId, FrameIdx)], frames: &FrameTable<'_>) -> Sent {
-        let frames = run.iter().map(|(_, idx)| frames.get(*idx));
-        let vnets: ArrayVec<[u8; VNET_LEN], BATCH_MAX> =
-            frames.clone().map(|frame| write_vnet(&frame.offload)).collect();
-        let parts: ArrayVec<[libc::iovec; 2], BATCH_MAX> = frames
+    pub(super) fn send(&self, run: &[Entry], frames: &FrameTable<'_>) -> Sent {
+        let dresses: ArrayVec<Dress, BATCH_MAX> =
+            run.iter().map(|entry| Dress::of(frames.get(entry.frame), entry.tagged)).collect();
+        let frames = run.iter().map(|entry| frames.get(entry.frame));
+        let parts: ArrayVec<_, BATCH_MAX> = frames
             .clone()
-            .zip(&vnets)
-            .map(|(frame, vnet)| [lend(vnet), lend(frame.bytes())])
+            .zip(&dresses)
+            .map(|(frame, dress)| dress.pieces(frame.bytes()))
             .collect();
         let mut messages: ArrayVec<libc::mmsghdr, BATCH_MAX> = parts.iter().map(message).collect();
         let mut sent = Sent::default();
@@ -142,7 +178,7 @@ impl Tx {
                 (Err(error), frame) => {
                     match frame.filter(|frame| is_train(frame)) {
                         Some(train) if error.raw_os_error() == Some(libc::EINVAL) => {
-                            self.send_cut(train, &mut sent);
+                            self.send_cut(train, &dresses[from].plain(), &mut sent);
                         }
                         _ => sent.refuse(&error, frame.map_or(1, Frame::segments)),
                     }
@@ -154,7 +190,7 @@ impl Tx {
     }
 
     /// Sends a superframe as the frames it stands for.
-    fn send_cut(&self, frame: &Frame<'_>, sent: &mut Sent) {
+    fn send_cut(&self, frame: &Frame<'_>, dress: &Dress, sent: &mut Sent) {
         let mut scratch = vec![0; frame.bytes().len()];
         let mut segments = Vec::new();
         let cut = segment(frame.bytes(), &frame.offload, &mut scratch, |segment| {
@@ -164,9 +200,7 @@ impl Tx {
             sent.refused.push((reason, frame.segments()));
             return;
         }
-        let vnet = [0; VNET_LEN];
-        let parts: Vec<[libc::iovec; 2]> =
-            segments.iter().map(|segment| [lend(&vnet), lend(segment)]).collect();
+        let parts: Vec<_> = segments.iter().map(|segment| dress.pieces(segment)).collect();
         let mut messages: Vec<libc::mmsghdr> = parts.iter().map(message).collect();
         let mut from = 0;
         while from < messages.len() {
@@ -212,7 +246,7 @@ fn lend(bytes: &[u8]) -> libc::iovec {
 }
 
 /// One frame as a message.
-fn message(parts: &[libc::iovec; 2]) -> libc::mmsghdr {
+fn message(parts: &ArrayVec<libc::iovec, PIECES_MAX>) -> libc::mmsghdr {
     // SAFETY: an mmsghdr is plain data, valid with all bytes zero: no address, no control data.
     let mut message: libc::mmsghdr = unsafe { std::mem::zeroed() };
     message.msg_hdr.msg_iov = parts.as_ptr().cast_mut();

@@ -198,11 +198,19 @@ impl Bench {
             mtu: 1500,
             guard: false,
             egress: crate::command::Egress::default(),
+            carriage: Default::default(),
+            services: Default::default(),
         }));
         for i in 0..2 {
             let (id, node) = (PortId(i), NodeId(i));
-            let spec =
-                PortSpec { id, network: NETWORK, node, mac: mac(i as u8), addresses: Vec::new() };
+            let spec = PortSpec {
+                id,
+                network: NETWORK,
+                node,
+                mac: mac(i as u8),
+                addresses: Vec::new(),
+                conduct: Default::default(),
+            };
             bench.command(Command::AttachPort(spec));
         }
         bench.command(Command::Commit(1));

@@ -23,6 +23,8 @@ fn gateway(egress: Egress) -> Gateway {
         mtu: 1500,
         guard: true,
         egress,
+        carriage: Default::default(),
+        services: Default::default(),
     })
 }
 

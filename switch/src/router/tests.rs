@@ -105,6 +105,8 @@ fn other_network(bench: &mut Bench) {
         mtu: 1500,
         guard: true,
         egress: Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
     }));
 }
 
@@ -367,6 +369,7 @@ fn twins() -> Bench {
         node: NodeId(2),
         mac: mac(1),
         addresses: vec![v4(1).into(), v6(1).into()],
+        conduct: Default::default(),
     }));
     bench
 }

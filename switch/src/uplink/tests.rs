@@ -4,6 +4,7 @@ use super::*;
 use crate::command::{Egress, NetworkSpec, PortSpec};
 use crate::frame::{Checksum, FRAMES_MAX, Gso, GsoKind, HEADROOM};
 use crate::ids::{NodeId, PortId};
+use crate::outbox::Entry;
 use crate::testbed::{GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, mac, v4, v6};
 
 const ZONE: Zone = Zone(0);
@@ -18,6 +19,8 @@ fn networks() -> Vec<Option<Box<Network>>> {
         mtu: 1400,
         guard: true,
         egress: Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
     };
     let mut network = Network::new(spec, 7);
     network.attach(PortSpec {
@@ -26,6 +29,7 @@ fn networks() -> Vec<Option<Box<Network>>> {
         node: NodeId(1),
         mac: mac(1),
         addresses: vec![v4(1).into(), v6(1).into()],
+        conduct: Default::default(),
     });
     vec![Some(Box::new(network)), None]
 }
@@ -105,7 +109,10 @@ fn a_packet_goes_to_its_neighbor_behind_an_ethernet_header() {
             let frame = lans.frames.get(FrameIdx(0)).bytes();
             let header = [&mac(1).0[..], &GATEWAY_MAC.0, &kind].concat();
             assert_eq!(frame, [&header[..], &[7; 100]].concat());
-            assert_eq!(lans.outbox.entries(), [(PortId(1), FrameIdx(0))]);
+            assert_eq!(
+                lans.outbox.entries(),
+                [Entry { port: PortId(1), frame: FrameIdx(0), tagged: true }]
+            );
             lans.outbox.clear();
         });
     }

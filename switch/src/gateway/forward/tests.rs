@@ -186,6 +186,8 @@ fn a_nodes_own_server_elsewhere_is_asked_as_far_as_the_node_might_go() {
         mtu: 1500,
         guard: true,
         egress: Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
     }));
     let own: Vec<IpAddr> =
         ["127.0.0.53", "10.77.0.9", "192.0.2.53"].map(|a| a.parse().unwrap()).into();
