@@ -325,6 +325,8 @@ pub enum Query {
         /// Rows at most.
         limit: usize,
     },
+    /// How full the tables are.
+    Tally,
 }
 
 /// The answer to a [`Query`].
@@ -349,8 +351,40 @@ pub enum Answer {
         /// What to give as `after` for the following page.
         next: Option<u64>,
     },
+    /// How full the tables are.
+    Tally(Tally),
     /// There is no such network.
     NoNetwork,
+}
+
+/// How full the tables are, and what was lost: what is watched over time.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct Tally {
+    /// One a network, in order.
+    pub networks: Vec<NetworkTally>,
+    /// TCP connections through the host's sockets.
+    pub tcp: usize,
+    /// UDP ports of nodes, and clients of published ones.
+    pub udp: usize,
+    /// Series of echo requests.
+    pub echo: usize,
+    /// DNS connections that are open at the gateways.
+    pub dns_connections: usize,
+    /// Events that found no room, ever.
+    pub lost_events: u64,
+    /// What was dropped of frames of ports that belong to no network.
+    pub adrift: DropCounts,
+}
+
+/// How full the tables of one network are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct NetworkTally {
+    /// Which.
+    pub network: NetworkId,
+    /// Stations, static ones among them.
+    pub stations: usize,
+    /// Addresses given out by DHCP.
+    pub leases: usize,
 }
 
 /// One station of a network.

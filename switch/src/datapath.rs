@@ -20,7 +20,7 @@ use portolan_nat::inside::{Call, Lost, Zone};
 use portolan_nat::sockets::host::{Ready, SocketId};
 use portolan_nat::sockets::{PublicationId, Sockets};
 
-use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query};
+use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query, Tally};
 use crate::drops::{DropCounts, DropReason};
 use crate::gateway::dns_tcp::Pool;
 use crate::gateway::forward::{Forwarding, Ways};
@@ -332,6 +332,7 @@ impl Datapath {
             | Query::Counters(network)
             | Query::Leases { network, .. } => *network,
             Query::Flows { network, after, limit } => return self.flows(*network, *after, *limit),
+            Query::Tally => return Answer::Tally(self.tally()),
         };
         let Some(Some(network)) = self.networks.get(id.0 as usize) else {
             return Answer::NoNetwork;
@@ -340,7 +341,21 @@ impl Datapath {
             Query::Fdb { after, limit, .. } => Answer::Fdb(network.stations(*after, *limit, now)),
             Query::Counters(_) => network.counters(),
             Query::Leases { after, limit, .. } => Answer::Leases(network.leases(*after, *limit)),
-            Query::Flows { .. } => unreachable!("answered above"),
+            Query::Flows { .. } | Query::Tally => unreachable!("answered above"),
+        }
+    }
+
+    fn tally(&self) -> Tally {
+        let sockets = self.shared.sockets.as_ref();
+        let [tcp, udp, echo] = sockets.map(Sockets::by_transport).unwrap_or_default();
+        Tally {
+            networks: self.networks.iter().flatten().map(|network| network.tally()).collect(),
+            tcp,
+            udp,
+            echo,
+            dns_connections: self.dns_connections(),
+            lost_events: self.lost_events(),
+            adrift: self.adrift.clone(),
         }
     }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 
 use portolan_nat::icmp_error::Reason;
 
-use crate::command::{Answer, Event, FdbRow, LeaseRow, NetworkSpec, PortSpec};
+use crate::command::{Answer, Event, FdbRow, LeaseRow, NetworkSpec, NetworkTally, PortSpec};
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
 use crate::fdb::{Fdb, Learned};
@@ -350,6 +350,15 @@ impl Network {
     /// At most `limit` stations behind `after`.
     pub fn stations(&self, after: Option<(u16, MacAddr)>, limit: usize, now: Time) -> Vec<FdbRow> {
         self.stations.page(after, limit.min(PAGE_MAX), now)
+    }
+
+    /// How full its tables are.
+    pub fn tally(&self) -> NetworkTally {
+        NetworkTally {
+            network: self.id,
+            stations: self.stations.len(),
+            leases: self.services.lease_count(),
+        }
     }
 
     /// What all ports have seen, and what was dropped of those that left.

@@ -331,9 +331,14 @@ impl Sockets {
         self.icmp.refused()
     }
 
+    /// How many flows there are: of TCP, of UDP, and of echo.
+    pub fn by_transport(&self) -> [usize; 3] {
+        [self.tcp.len(), self.udp.len(), self.icmp.len()]
+    }
+
     /// How many flows there are.
     pub fn len(&self) -> usize {
-        self.tcp.len() + self.udp.len() + self.icmp.len()
+        self.by_transport().iter().sum()
     }
 
     /// Whether there are none.

@@ -275,6 +275,26 @@ fn a_port_on_no_network_reaches_nobody() {
 }
 
 #[test]
+fn the_tally_tells_how_full_each_network_is_and_what_is_shared() {
+    let mut bench = Bench::new(false, 2);
+    bench.send(1, plain(mac(9), mac(7)));
+    bench.datapath.count_drop(PortId(77), DropReason::RingOverflow, 2);
+    let Answer::Tally(tally) = bench.datapath.query(&Query::Tally, bench.now) else {
+        panic!("a tally is asked for");
+    };
+    let network = tally.networks.iter().find(|row| row.network == NetworkId(0)).unwrap();
+    let rows = Query::Fdb { network: NetworkId(0), after: None, limit: 10 };
+    let Answer::Fdb(rows) = bench.datapath.query(&rows, bench.now) else {
+        panic!("there is such a network");
+    };
+    assert!(rows.iter().any(|row| row.seen.is_some()), "{rows:?}");
+    assert_eq!((network.stations, network.leases), (rows.len(), 0));
+    assert_eq!((tally.tcp, tally.udp, tally.echo, tally.dns_connections), (0, 0, 0, 0));
+    assert_eq!(tally.adrift.nonzero().collect::<Vec<_>>(), [(DropReason::RingOverflow, 2)]);
+    assert_eq!(tally.lost_events, bench.datapath.lost_events());
+}
+
+#[test]
 fn commands_take_effect_together_at_their_commit() {
     let mut bench = Bench::new(false, 2);
     while bench.datapath.poll_event().is_some() {}

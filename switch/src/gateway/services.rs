@@ -31,6 +31,11 @@ impl Services {
         None
     }
 
+    /// How many leases there are.
+    pub(crate) fn lease_count(&self) -> usize {
+        self.leases(None, usize::MAX).len()
+    }
+
     /// At most `limit` leases behind `after`, in order of address.
     pub(crate) fn leases(&self, _after: Option<IpAddr>, _limit: usize) -> Vec<LeaseRow> {
         Vec::new()
