@@ -6,6 +6,7 @@
 //!
 //! - [`dns::zone`]: who has which name and which address, network by network, and which networks each node sees.
 //! - [`dns::query`]: one DNS query answered from it.
+//! - [`ra`]: router advertisements.
 //! - [`service`]: what the servers of addresses are to tell.
 //!
 //! Invariants: no input, however malformed, panics or takes more than linear time; every reply stays within the size
@@ -14,4 +15,5 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod dns;
+pub mod ra;
 pub mod service;

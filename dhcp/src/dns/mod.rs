@@ -7,6 +7,6 @@
 
 pub mod forward;
 mod message;
-mod name;
+pub(crate) mod name;
 pub mod query;
 pub mod zone;

@@ -14,7 +14,7 @@ const NAME_MAX: usize = 254;
 
 /// The wire form of a dotted name, its case preserved; a trailing dot is ignored. `None` if the wire cannot carry it:
 /// an empty label, a label of more than 63 bytes, more than 253 bytes in all.
-pub(super) fn wire_form(text: &str) -> Option<Box<[u8]>> {
+pub(crate) fn wire_form(text: &str) -> Option<Box<[u8]>> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.len() >= NAME_MAX {
         return None;
