@@ -17,6 +17,7 @@ use rand_chacha::ChaCha8Rng;
 
 use crate::command::{
     Answer, Command, Egress, HostSpec, Limits, NetworkSpec, PortCounters, PortSpec, Query,
+    ServiceSpec,
 };
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
@@ -261,6 +262,10 @@ impl Bench {
     }
 
     pub fn network_with(&mut self, id: u32, guard: bool, egress: Egress) {
+        self.network_serving(id, guard, egress, ServiceSpec::default());
+    }
+
+    pub fn network_serving(&mut self, id: u32, guard: bool, egress: Egress, services: ServiceSpec) {
         let gateways = vec![
             IpNet::new(GATEWAY_V4.into(), 16).unwrap(),
             IpNet::new(GATEWAY_V6.into(), 64).unwrap(),
@@ -274,7 +279,7 @@ impl Bench {
             guard,
             egress,
             carriage: Default::default(),
-            services: Default::default(),
+            services,
         }));
     }
 

@@ -20,6 +20,7 @@ pub(crate) mod forward;
 mod icmp;
 mod ndp;
 mod reply;
+mod router_advert;
 pub(crate) mod services;
 mod tcp;
 
@@ -128,7 +129,7 @@ impl Gateway {
         now: Time,
     ) -> Outcome {
         let frame = turn.frames.get(asker.frame);
-        if !self.concerns(layout, frame) {
+        if !self.concerns(layout, frame, asker.services) {
             return Outcome::Ignored;
         }
         let mut call = Call { gateway: self, asker, turn, shared, now };
@@ -161,8 +162,9 @@ impl Gateway {
     }
 
     /// Whether the frame is for the gateway to look at. It belongs to no VLAN; a tag that only gives a priority makes no
-    /// difference. Of what groups are sent, address resolution for its own addresses is all that it listens to.
-    fn concerns(&self, layout: &Layout, frame: &Frame<'_>) -> bool {
+    /// difference. Of what groups are sent, it listens to address resolution for its own addresses, and to what asks for one of
+    /// its servers.
+    fn concerns(&self, layout: &Layout, frame: &Frame<'_>, services: &Services) -> bool {
         let tags = (layout.l3 - ETHERNET_LEN) / TAG_LEN + usize::from(frame.vlan.is_some());
         if layout.vlan != 0 || tags > 1 {
             return false;
@@ -174,7 +176,9 @@ impl Gateway {
             ethertype::IPV6 if !layout.dst.is_group() => true,
             ethertype::IPV6 => match layout.ip(frame.bytes()) {
                 Ok(Some(ip)) => {
-                    ndp::target(&ip, frame.bytes()).is_some_and(|target| self.has_v6(target))
+                    let frame = frame.bytes();
+                    ndp::target(&ip, frame).is_some_and(|target| self.has_v6(target))
+                        || (services.adverts().is_some() && router_advert::asks(&ip, frame))
                 }
                 _ => false,
             },
@@ -248,10 +252,13 @@ impl Call<'_, '_, '_> {
         if ip.src.is_ipv4() && checksum::sum(&frame.bytes()[ip.l3..ip.l4]) != 0xffff {
             return Err(DropReason::BadChecksum);
         }
-        // Neighbor discovery is the one protocol whose source may be unspecified, and its destination a group.
-        if ndp::target(&ip, frame.bytes()).is_some() {
+        // Of neighbor discovery the source may be unspecified, and the destination a group.
+        let solicits_neighbor = ndp::target(&ip, frame.bytes()).is_some();
+        if solicits_neighbor || router_advert::asks(&ip, frame.bytes()) {
             self.verify(&ip)?;
-            return self.ndp(&ip).map(|()| Outcome::Consumed);
+            let answered =
+                if solicits_neighbor { self.ndp(&ip) } else { self.router_solicitation(&ip) };
+            return answered.map(|()| Outcome::Consumed);
         }
         if !self.gateway.is_host(ip.src) {
             return Err(DropReason::BadSource);

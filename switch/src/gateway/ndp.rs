@@ -83,6 +83,11 @@ impl Call<'_, '_, '_> {
         } else {
             (self.asker.mac, ip.src, ROUTER | SOLICITED | OVERRIDE)
         };
+        if self.gateway.link_local == Some(wanted)
+            && let Some(adverts) = self.asker.services.adverts_mut()
+        {
+            adverts.note_listener(self.asker.port.id(), self.now);
+        }
         let own = self.gateway.mac();
         let packet = Packet {
             header: Header {
