@@ -6,6 +6,7 @@
 //!
 //! - [`dns::zone`]: who has which name and which address, network by network, and which networks each node sees.
 //! - [`dns::query`]: one DNS query answered from it.
+//! - [`lease`]: who has which address, and until when.
 //! - [`ra`]: router advertisements.
 //! - [`service`]: what the servers of addresses are to tell.
 //!
@@ -15,5 +16,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
 pub mod dns;
+pub mod lease;
 pub mod ra;
 pub mod service;
