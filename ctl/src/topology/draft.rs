@@ -14,6 +14,7 @@ use super::names::{
     next_ifname,
 };
 use super::network::check_words;
+use super::options::{EndpointOptions, IFNAME_KEY, NetworkOptions};
 use super::refusal::Faults;
 use super::{
     ENDPOINTS_PER_NODE_MAX, EndpointId, Id, Moment, NAMES_PER_ENDPOINT_MAX, NODES_MAX, Refusal,
@@ -23,8 +24,6 @@ use crate::api::types::{EndpointCreate, NodeCreate};
 
 /// The first interface of a node that asks for no other name.
 const IFNAME_DEFAULT: &str = "eth0";
-/// The option that names the interface of one endpoint, as Docker has it.
-const IFNAME_KEY: &str = "com.docker.network.endpoint.ifname";
 /// Aliases an endpoint may have: its other names are the node's name, its short id and its hostname.
 const ALIASES_MAX: usize = NAMES_PER_ENDPOINT_MAX - 3;
 /// Bytes of the program and its arguments that are kept for people to read.
@@ -444,9 +443,8 @@ fn check_wish(
         ));
     }
     check_words("driver options", &wish.driver_opts, faults);
-    for key in wish.driver_opts.keys().filter(|key| *key != IFNAME_KEY) {
-        warnings.push(format!("driver option {key:?} is kept but has no effect in this version"));
-    }
+    let options = NetworkOptions::of(network);
+    EndpointOptions::check(&wish.driver_opts, (&network.name, &options), faults, warnings);
 }
 
 fn check_resolver(spec: &NodeCreate, faults: &mut Faults, warnings: &mut Vec<String>) {

@@ -185,7 +185,7 @@ pub(super) fn ends(net: &IpNet) -> Vec<IpAddr> {
 }
 
 /// What is never given out: the ends, the gateway and the auxiliary addresses.
-fn reserved(subnet: &Subnet) -> Vec<IpAddr> {
+pub(super) fn reserved(subnet: &Subnet) -> Vec<IpAddr> {
     let mut addresses = ends(&subnet.net);
     addresses.extend(subnet.gateway);
     addresses.extend(subnet.aux.values());

@@ -13,7 +13,6 @@
 
 mod draft;
 mod edit;
-mod egress;
 mod filter;
 mod id;
 mod ipam;
@@ -21,6 +20,7 @@ mod model;
 mod moment;
 mod names;
 mod network;
+mod options;
 mod plan;
 mod pools;
 mod ports;
@@ -39,6 +39,7 @@ pub use model::{
 };
 pub use moment::{Moment, for_people};
 pub use names::made_up_name;
+pub use options::WireKind;
 pub use plan::plan;
 pub use ports::{HostPorts, PortWish, addresses_meet, bracketed, read_ports, transport_word};
 pub use publishing::Published;

@@ -8,10 +8,10 @@ use ipnet::IpNet;
 use portolan_switch::ids::MacAddr;
 use rand::Rng;
 
-use super::egress;
 use super::ipam::{Occupancy, default_gateway, ends, is_tiny, overlap};
 use super::model::{Form, HostFacts, Network, Removed, Subnet};
 use super::names::check_network_name;
+use super::options::{Circumstances, MTU_DEFAULT, NetworkOptions};
 use super::pools::{first_pool, hidden};
 use super::refusal::Faults;
 use super::{
@@ -20,19 +20,9 @@ use super::{
 };
 use crate::api::types::{IpamConfig, NetworkCreate, NetworkCreated};
 
-/// The MTU where none is asked for: Ethernet's.
-const MTU_DEFAULT: u16 = 1500;
-/// The least IPv4 allows (RFC 791), the least IPv6 allows (RFC 8200, section 5), and the most a slot of a port's ring holds.
-const MTU_MIN: u16 = 68;
-const MTU_MIN_IPV6: u16 = 1280;
-const MTU_MAX: u16 = portolan_switch::io::packet::MTU_MAX;
-
 /// Handles of networks and nodes; many more than there may be of both.
 const HANDLES: u32 = 1 << 16;
 const _: () = assert!((HANDLES as usize) > 2 * (NETWORKS_MAX + super::NODES_MAX));
-
-const MTU_KEYS: [&str; 2] = ["com.docker.network.driver.mtu", "mtu"];
-const GUARD_KEY: &str = "portolan.guard";
 
 impl Topology {
     /// Sees to it that `bridge`, `host` and `none` exist. `bridge` has 172.17.0.0/16, or the next pool that is free.
@@ -120,17 +110,30 @@ impl Topology {
         if !spec.enable_ipv4 && has(true) {
             faults.invalid("an IPv4 subnet is given but IPv4 is disabled: drop one of them");
         }
-        check_plan(&spec.ipam.config, spec.internal, &mut faults);
-        let choices = Choices::read(spec, ipv6, &mut faults, &mut warnings);
+        let plan = &spec.ipam.config;
+        let around = Circumstances {
+            internal: spec.internal,
+            ipv6,
+            subnets: &plan.iter().map(|config| config.subnet).collect::<Vec<_>>(),
+            gateway: plan.iter().any(|config| config.gateway.is_some()),
+        };
+        let chosen = NetworkOptions::check(&spec.options, around, &mut faults, &mut warnings);
+        check_plan(plan, spec.internal || chosen.is_wire(), &mut faults);
         faults.settle()?;
 
-        let mut subnets: Vec<Subnet> = spec.ipam.config.iter().map(subnet_of).collect();
+        let mut subnets: Vec<Subnet> = plan.iter().map(subnet_of).collect();
         warnings.extend(subnets.iter().filter_map(|subnet| hidden(&subnet.net, host)));
         if spec.enable_ipv4 && !has(true) {
             subnets.push(plain_subnet(self.next_pool(host)?));
         }
         if ipv6 && !has(false) {
             subnets.push(plain_subnet(self.next_ula(host, random)?));
+        }
+        let mut options = spec.options.clone();
+        if chosen.is_wire() {
+            subnets.iter_mut().for_each(|subnet| subnet.gateway = None);
+            // Whoever inspects the network sees what follows from its mode.
+            options.insert("portolan.guard".into(), "off".into());
         }
         let id = Id::random(random);
         self.add_network(Network {
@@ -145,9 +148,9 @@ impl Topology {
             ipv6,
             subnets,
             mac: MacAddr::default(),
-            mtu: choices.mtu,
-            guard: choices.guard,
-            options: spec.options.clone(),
+            mtu: chosen.mtu,
+            guard: chosen.guard,
+            options,
             labels: spec.labels.clone(),
         });
         Ok(NetworkCreated { id: id.to_string(), warnings })
@@ -217,50 +220,6 @@ impl Topology {
             .map(|network| network.name.clone())
             .collect();
         idle.iter().filter_map(|name| self.remove_network(name, false).ok()).collect()
-    }
-}
-
-/// What the options choose.
-struct Choices {
-    mtu: u16,
-    guard: bool,
-}
-
-impl Choices {
-    fn read(
-        spec: &NetworkCreate,
-        ipv6: bool,
-        faults: &mut Faults,
-        warnings: &mut Vec<String>,
-    ) -> Choices {
-        let mut choices = Choices { mtu: MTU_DEFAULT, guard: true };
-        let least = if ipv6 { MTU_MIN_IPV6 } else { MTU_MIN };
-        for (key, value) in &spec.options {
-            if MTU_KEYS.contains(&key.as_str()) {
-                match value.parse() {
-                    Ok(mtu) if (least..=MTU_MAX).contains(&mtu) => choices.mtu = mtu,
-                    _ => faults.invalid(format!(
-                        "{key}={value}: an MTU from {least} to {MTU_MAX} is needed"
-                    )),
-                }
-            } else if key == GUARD_KEY {
-                match value.as_str() {
-                    "on" | "true" => choices.guard = true,
-                    "off" | "false" => choices.guard = false,
-                    _ => faults.invalid(format!("{key}={value}: on or off is needed")),
-                }
-            } else if egress::check(key, value, spec.internal, faults) {
-                continue;
-            } else if key.starts_with("portolan.") {
-                faults.invalid(format!(
-                    "there is no option {key}: there are {GUARD_KEY}, {}",
-                    egress::KEYS.join(", ")
-                ));
-            } else {
-                warnings.push(format!("option {key:?} is kept but has no effect in this version"));
-            }
-        }
-        choices
     }
 }
 

@@ -16,9 +16,9 @@ use portolan_switch::command::{
 };
 use portolan_switch::ids::{NetworkId, NodeId, PortId};
 
-use super::egress;
 use super::model::{Form, Network, Node};
 use super::names::names_of;
+use super::options::{NetworkOptions, conduct_on};
 use super::{Id, Topology};
 
 /// A topology as the dataplane knows it.
@@ -70,7 +70,7 @@ impl Chart {
                 node: node_id,
                 mac: endpoint.mac,
                 addresses,
-                conduct: Default::default(),
+                conduct: conduct_on(&endpoint.driver_opts, &NetworkOptions::of(network)),
             };
             self.ports.insert(port, spec);
         }
@@ -85,6 +85,7 @@ impl Chart {
 }
 
 fn network_spec(network: &Network) -> NetworkSpec {
+    let options = NetworkOptions::of(network);
     let gateways = network
         .subnets
         .iter()
@@ -97,9 +98,9 @@ fn network_spec(network: &Network) -> NetworkSpec {
         gateways,
         mtu: network.mtu,
         guard: network.guard,
-        egress: egress::of(network),
-        carriage: Default::default(),
-        services: Default::default(),
+        egress: options.egress,
+        carriage: options.carriage,
+        services: options.services(network),
     }
 }
 
