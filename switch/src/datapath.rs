@@ -20,12 +20,16 @@ use portolan_nat::inside::{Call, Lost, Zone};
 use portolan_nat::sockets::host::{Ready, SocketId};
 use portolan_nat::sockets::{PublicationId, Sockets};
 
+use crate::capture::{CaptureBuffer, CaptureId, CaptureSpec, Captures, Ended};
 use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query, Tally};
 use crate::drops::{DropCounts, DropReason};
+use crate::frame::FrameTable;
+use crate::frame::FrameIdx;
 use crate::gateway::dns_tcp::Pool;
 use crate::gateway::forward::{Forwarding, Ways};
 use crate::ids::{NetworkId, NodeId, PortId, Time};
 use crate::network::Network;
+use crate::outbox::Entry;
 use crate::policy::{Origin, Prefixes};
 use crate::router::Aside;
 use crate::turn::Turn;
@@ -102,8 +106,12 @@ pub(crate) struct Shared {
     pub(crate) forwarding: Forwarding,
     pub(crate) events: EventQueue,
     pub(crate) totals: Totals,
+    pub(crate) captures: Captures,
     /// What is to be routed of the batch that is being handled.
     pub(crate) aside: Vec<Aside>,
+    /// What the gateway of the network at hand has made for all of its untagged domain. Whoever makes such a frame puts it
+    /// here, and counts nothing: the network sends it and counts it, as soon as the gateway has answered or its timers are through.
+    pub(crate) for_all: Vec<FrameIdx>,
     /// The way out; none as long as nothing leads out.
     pub(crate) sockets: Option<Sockets>,
 }
@@ -136,7 +144,9 @@ impl Datapath {
                 forwarding: Forwarding::default(),
                 events: EventQueue::default(),
                 totals: Totals::default(),
+                captures: Captures::default(),
                 aside: Vec::new(),
+                for_all: Vec::new(),
                 sockets: None,
             },
             prefixes: Prefixes::default(),
@@ -158,10 +168,15 @@ impl Datapath {
             }
             return;
         };
+        if !self.shared.captures.is_empty() {
+            let whose = (network.id(), network.node_of(port));
+            self.shared.captures.received(port, whose, turn.frames, now);
+        }
         network.handle_batch(port, turn, &mut self.shared, now);
         let due = network.next_timeout();
         self.note_due(due);
         self.route(turn, now);
+        self.shared.captures.settle();
         self.with_forwarding(turn, now, Forwarding::run);
     }
 
@@ -208,6 +223,7 @@ impl Datapath {
                 }
                 Err((None, drop)) => {
                     self.shared.totals.dropped += segments;
+                    self.shared.captures.dropped(aside.frame, drop);
                     self.count_drop(aside.port, drop, segments);
                 }
             }
@@ -354,7 +370,6 @@ impl Datapath {
             udp,
             echo,
             dns_connections: self.dns_connections(),
-            lost_events: self.lost_events(),
             adrift: self.adrift.clone(),
         }
     }
@@ -396,6 +411,55 @@ impl Datapath {
         match place(&self.places, port).and_then(|id| find(&mut self.networks, id)) {
             Some(network) => network.count_drop(port, reason, frames),
             None => self.adrift.add(reason, frames),
+        }
+    }
+
+    /// Starts a capture, which needs buffers lent to it. Panics where it runs, or too many do.
+    pub fn start_capture(&mut self, spec: CaptureSpec) {
+        self.shared.captures.start(spec);
+    }
+
+    /// Lends a capture one more buffer; it comes back where the capture has ended.
+    pub fn lend_to_capture(
+        &mut self,
+        id: CaptureId,
+        buffer: CaptureBuffer,
+    ) -> Result<(), CaptureBuffer> {
+        self.shared.captures.lend(id, buffer)
+    }
+
+    /// Ends a capture; none where it does not run.
+    pub fn end_capture(&mut self, id: CaptureId) -> Option<Ended> {
+        self.shared.captures.end(id)
+    }
+
+    /// The oldest buffer of a capture that is full, or whose records have waited long enough.
+    pub fn poll_capture(&mut self, now: Time) -> Option<(CaptureId, CaptureBuffer)> {
+        self.shared.captures.poll(now)
+    }
+
+    /// When [`Datapath::poll_capture`] wants to be called though no frame came.
+    pub fn capture_due(&self) -> Option<Time> {
+        self.shared.captures.due()
+    }
+
+    /// Shows captures what was sent to a port, or was to be: the frames at `refused`, in order, were not, and why. To be
+    /// called by whoever sends, as long as `frames` is what it was; of no effect where nothing is captured.
+    pub fn show_sent(
+        &mut self,
+        port: PortId,
+        run: &[Entry],
+        frames: &FrameTable<'_>,
+        refused: &[(usize, DropReason)],
+        now: Time,
+    ) {
+        if self.shared.captures.is_empty() {
+            return;
+        }
+        let network = place(&self.places, port).and_then(|id| find(&mut self.networks, id));
+        if let Some(network) = network {
+            let whose = (network.id(), network.node_of(port));
+            self.shared.captures.sent(port, whose, run, frames, refused, now);
         }
     }
 

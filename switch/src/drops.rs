@@ -59,6 +59,8 @@ reasons! {
     GuardDhcp = "guard_dhcp",
     /// Of a VLAN that the port has no part in.
     VlanNotAllowed = "vlan_not_allowed",
+    /// On a network that is a piece of wire, where nobody is at the other end, or from a third port.
+    NoPeer = "no_peer",
     /// From one isolated port to another.
     Isolated = "isolated",
     /// More broadcasts than the port may send.

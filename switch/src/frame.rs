@@ -78,6 +78,18 @@ impl<'a> Frame<'a> {
         true
     }
 
+    /// Moves the first `keep` bytes `by` bytes to the back, over what lies there: how a tag behind the addresses is taken out, and
+    /// the inverse of [`Frame::open_gap`]. False, and nothing moved, where the frame is shorter.
+    pub fn close_gap(&mut self, keep: usize, by: usize) -> bool {
+        if keep + by > self.len {
+            return false;
+        }
+        self.buf.copy_within(self.start..self.start + keep, self.start + by);
+        self.start += by;
+        self.len -= by;
+        true
+    }
+
     /// Cuts the frame down to its first `len` bytes. Panics where it is shorter.
     pub fn truncate(&mut self, len: usize) {
         assert!(len <= self.len);

@@ -9,12 +9,16 @@
 //! link-local one that its kernel makes of its hardware address; one without has none, and the chatter of its kernel's IPv6 is
 //! dropped and counted.
 //!
+//! An endpoint may be told to have more stations behind it: it then also sends from their hardware addresses. They are other
+//! cards of the same host and not hosts of their own: the IP addresses stay the endpoint's, and the link-local ones that
+//! follow from the hardware addresses. Machines with addresses of their own need a network without guard, or an endpoint each.
+//!
 //! Routers are ours: a router advertisement or redirect passes from no endpoint.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
 use crate::drops::DropReason;
-use crate::headers::{Ip, Layout, ethertype, protocol};
+use crate::headers::{Ip, Layout, bytes_at, ethertype, protocol};
 use crate::ids::MacAddr;
 
 /// EtherType of RARP (RFC 903), with which hypervisors announce where a guest lives now.
@@ -42,14 +46,17 @@ mod icmpv6 {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity {
     mac: MacAddr,
+    stations: Vec<MacAddr>,
     v4: Vec<Ipv4Addr>,
     v6: Vec<Ipv6Addr>,
 }
 
 impl Identity {
-    /// The identity of an endpoint with these addresses. One with an IPv6 address also has the link-local one of `mac`.
-    pub fn new(mac: MacAddr, addresses: &[IpAddr]) -> Identity {
-        let mut identity = Identity { mac, v4: Vec::new(), v6: Vec::new() };
+    /// The identity of an endpoint with these addresses, and with `stations` as further hardware addresses. One with an IPv6
+    /// address also has the link-local one of each hardware address.
+    pub fn new(mac: MacAddr, addresses: &[IpAddr], stations: &[MacAddr]) -> Identity {
+        let stations = stations.to_vec();
+        let mut identity = Identity { mac, stations, v4: Vec::new(), v6: Vec::new() };
         for address in addresses {
             match *address {
                 IpAddr::V4(v4) => identity.v4.push(v4),
@@ -57,7 +64,8 @@ impl Identity {
             }
         }
         if !identity.v6.is_empty() {
-            identity.v6.push(mac.link_local());
+            let macs = std::iter::once(&mac).chain(&identity.stations);
+            identity.v6.extend(macs.map(|mac| mac.link_local()));
         }
         identity
     }
@@ -65,6 +73,10 @@ impl Identity {
     /// Its hardware address.
     pub fn mac(&self) -> MacAddr {
         self.mac
+    }
+
+    fn has_mac(&self, mac: MacAddr) -> bool {
+        mac == self.mac || self.stations.contains(&mac)
     }
 
     fn check_arp(&self, arp: &[u8], is_rarp: bool) -> Result<(), DropReason> {
@@ -84,7 +96,7 @@ impl Identity {
             _ => false,
         };
         let sound = message[..6] == ARP_HEAD && message[6] == 0;
-        if sound && truthful && MacAddr([s0, s1, s2, s3, s4, s5]) == self.mac {
+        if sound && truthful && self.has_mac(MacAddr([s0, s1, s2, s3, s4, s5])) {
             Ok(())
         } else {
             Err(DropReason::GuardArp)
@@ -150,11 +162,9 @@ impl Identity {
         while let [kind, units, ..] = *rest {
             let (option, behind) =
                 rest.split_at_checked(usize::from(units) * 8).ok_or(DropReason::Malformed)?;
-            let Some(value) = option.get(2..8) else {
-                return Err(DropReason::Malformed);
-            };
+            let value = bytes_at(option, 2).ok_or(DropReason::Malformed)?;
             let is_link_layer = kind == 1 || kind == 2;
-            if is_link_layer && (units != 1 || value != self.mac.0) {
+            if is_link_layer && (units != 1 || !self.has_mac(MacAddr(value))) {
                 return Ok(false);
             }
             rest = behind;
@@ -165,7 +175,7 @@ impl Identity {
 
 /// Holds a frame against the identity of the endpoint that sent it.
 pub fn check(identity: &Identity, layout: &Layout, frame: &[u8]) -> Result<(), DropReason> {
-    if layout.src != identity.mac {
+    if !identity.has_mac(layout.src) {
         return Err(DropReason::GuardMac);
     }
     match layout.ethertype {
@@ -206,7 +216,7 @@ mod tests {
     const NOTHING: MacAddr = MacAddr([0; 6]);
 
     fn own() -> Identity {
-        Identity::new(mac(1), &[v4(1).into(), v6(1).into()])
+        Identity::new(mac(1), &[v4(1).into(), v6(1).into()], &[])
     }
 
     fn verdict(identity: &Identity, frame: &[u8]) -> Result<(), DropReason> {
@@ -280,7 +290,7 @@ mod tests {
 
     #[test]
     fn an_endpoint_without_ipv6_speaks_none() {
-        let v4_only = Identity::new(mac(1), &[v4(1).into()]);
+        let v4_only = Identity::new(mac(1), &[v4(1).into()], &[]);
         let routers = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
         for src in [mac(1).link_local(), Ipv6Addr::UNSPECIFIED] {
             let frame = nd(src, routers, 133, &[0; 4]);

@@ -14,6 +14,9 @@ use crate::ids::MacAddr;
 /// Bytes of an Ethernet header without tags.
 pub const ETHERNET_LEN: usize = 14;
 
+/// Bytes of the two hardware addresses, behind which tags stand.
+pub const ADDRESSES_LEN: usize = 12;
+
 /// Bytes of one 802.1Q tag.
 pub const TAG_LEN: usize = 4;
 

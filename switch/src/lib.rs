@@ -5,6 +5,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used, reason = "a test fails by panicking"))]
 
+pub mod capture;
 pub mod command;
 pub mod datapath;
 pub mod drops;
@@ -16,6 +17,7 @@ pub mod headers;
 pub mod ids;
 #[cfg(feature = "io")]
 pub mod io;
+pub mod loops;
 pub mod neighbor;
 pub mod network;
 pub mod offload;
@@ -24,8 +26,10 @@ pub mod policy;
 pub mod port;
 mod router;
 pub mod segment;
+pub mod storm;
 pub mod turn;
 mod uplink;
+pub mod vlan;
 
 pub use portolan_nat::checksum;
 

@@ -1,45 +1,38 @@
 //! One isolated LAN: its ports, its stations and the walk of a frame among them.
 //!
 //! A network owns its ports and holds no handle of another's, so that there is no path to leave it by and no check to forget.
-//! A frame's walk is straight: is it an Ethernet frame that fits; is its source allowed to say what it says; learn where the
-//! source lives; then to one port, to all the others, or to the gateway.
+//! A frame's walk is straight, and its stages are told in [`walk`].
 //!
 //! Where the guard is on, addresses are known beforehand: each endpoint's address is a static station, nothing is learned, and
 //! what nobody has is dropped instead of flooded. Where it is off, the network is a plain learning bridge, which carries any
-//! frame whatever lies in it.
+//! frame whatever lies in it. A network may also be a hub, which knows no stations, or a piece of wire between two ports, which
+//! looks at nothing.
+
+mod walk;
 
 use std::net::IpAddr;
 
 use portolan_nat::icmp_error::Reason;
 
-use crate::command::{Answer, Event, FdbRow, LeaseRow, NetworkSpec, NetworkTally, PortSpec};
+use crate::command::{
+    Answer, FdbRow, LeaseRow, Mode, NetworkSpec, NetworkTally, PortSpec, ServiceSpec,
+};
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
-use crate::fdb::{Fdb, Learned};
-use crate::frame::{Frame, FrameIdx};
+use crate::fdb::Fdb;
 use crate::gateway::services::Services;
-use crate::gateway::{Asker, Gateway, Outcome};
-use crate::guard;
-use crate::headers::{Ip, Layout};
-use crate::ids::{MacAddr, NetworkId, PortId, Time};
+use crate::gateway::{Asker, Gateway};
+use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
 use crate::neighbor::{Learning, Neighbor, Neighbors};
 use crate::offload;
 use crate::port::Port;
 use crate::router::Aside;
 use crate::turn::Turn;
+use crate::vlan::{Membership, UNTAGGED};
+use walk::Walk;
 
 /// Stations in one page of an answer.
 const PAGE_MAX: usize = 4096;
-
-/// Where a frame goes.
-enum Verdict {
-    /// To one port.
-    Unicast(PortId),
-    /// To all ports but the one it came from, and to the gateway where it concerns it.
-    Flood,
-    /// To the gateway alone.
-    Local,
-}
 
 /// An isolated LAN.
 #[derive(Debug)]
@@ -47,6 +40,11 @@ pub struct Network {
     id: NetworkId,
     mtu: usize,
     guard: bool,
+    mode: Mode,
+    /// Whether ports differ about VLANs.
+    tagging: bool,
+    /// Whether ports are isolated.
+    parted: bool,
     /// By handle.
     ports: Vec<Port>,
     stations: Fdb,
@@ -58,11 +56,17 @@ pub struct Network {
 
 impl Network {
     /// A network without ports.
-    pub fn new(spec: NetworkSpec, seed: u64) -> Network {
+    pub fn new(mut spec: NetworkSpec, seed: u64) -> Network {
+        if spec.carriage.mode == Mode::Wire {
+            spec.services = ServiceSpec::default();
+        }
         Network {
             id: spec.id,
             mtu: usize::from(spec.mtu),
             guard: spec.guard,
+            mode: spec.carriage.mode,
+            tagging: false,
+            parted: false,
             ports: Vec::new(),
             stations: Fdb::new(seed),
             gateway: Gateway::new(&spec),
@@ -70,6 +74,17 @@ impl Network {
             neighbors: Neighbors::new(seed),
             departed: DropCounts::default(),
         }
+    }
+
+    /// Its handle.
+    pub(crate) fn id(&self) -> NetworkId {
+        self.id
+    }
+
+    /// Whose a port is. Panics where the port is not here.
+    pub(crate) fn node_of(&self, port: PortId) -> NodeId {
+        let at = self.find(port).expect("the datapath knows a port's network");
+        self.ports[at].node()
     }
 
     /// Whether it has no ports.
@@ -81,12 +96,17 @@ impl Network {
     pub fn attach(&mut self, spec: PortSpec) {
         let at = self.ports.binary_search_by_key(&spec.id, Port::id);
         let at = at.expect_err("a port joins once");
-        if self.guard {
-            self.stations.set_static(spec.mac, spec.id);
+        // The gateway is of the untagged domain; it reaches nobody who has no part in it.
+        if self.mode != Mode::Wire && Membership::new(&spec.conduct.vlans).leave(UNTAGGED).is_some()
+        {
+            self.neighbors.attach(spec.id, spec.mac, &spec.addresses);
         }
-        self.neighbors.attach(spec.id, spec.mac, &spec.addresses);
         self.services.attach(&spec);
         self.ports.insert(at, Port::new(spec));
+        for mac in statics(self.guard, &self.ports[at]) {
+            self.stations.set_static(mac, self.ports[at].id());
+        }
+        self.note_policies();
     }
 
     /// A port leaves, and its stations with it: the addresses that led there. Panics where it is not here.
@@ -97,12 +117,20 @@ impl Network {
         self.stations.remove_port(id);
         self.services.detach(id);
         // Where two endpoints share an address, it leads to the one that is left.
-        if self.guard {
-            for port in &self.ports {
-                self.stations.set_static(port.identity().mac(), port.id());
+        let gone: Vec<MacAddr> = statics(self.guard, &port).collect();
+        for port in &self.ports {
+            for mac in statics(self.guard, port).filter(|mac| gone.contains(mac)) {
+                self.stations.set_static(mac, port.id());
             }
         }
+        self.note_policies();
         self.neighbors.detach(id)
+    }
+
+    /// Finds out whether any port wants to be asked for before a frame is sent to it.
+    fn note_policies(&mut self) {
+        self.tagging = self.ports.iter().any(|port| !port.vlans().is_transparent());
+        self.parted = self.ports.iter().any(Port::is_isolated);
     }
 
     /// Takes all frames that the turn holds: `port` sent them, in this order. Panics where the port is not here.
@@ -120,154 +148,13 @@ impl Network {
             let bytes = offload::wire_bytes(frame.bytes().len(), &frame.offload);
             self.ports[at].count_rx(segments, bytes);
             shared.totals.received += segments;
-            if let Err(reason) = self.walk(at, idx, segments, turn, shared, now) {
+            let mut walk = Walk { network: self, turn, shared, now, at, idx, segments };
+            if let Err(reason) = walk.run() {
                 self.ports[at].count_drop(reason, segments);
                 shared.totals.dropped += segments;
+                shared.captures.dropped(idx, reason);
             }
         }
-    }
-
-    fn walk(
-        &mut self,
-        at: usize,
-        idx: FrameIdx,
-        segments: u64,
-        turn: &mut Turn<'_, '_>,
-        shared: &mut Shared,
-        now: Time,
-    ) -> Result<(), DropReason> {
-        let frame = turn.frames.get(idx);
-        let layout = Layout::of(frame.bytes(), frame.vlan)?;
-        if !layout.src.is_station() {
-            return Err(DropReason::BadSource);
-        }
-        self.check_size(&layout, frame)?;
-        if self.guard {
-            guard::check(self.ports[at].identity(), &layout, frame.bytes())?;
-        } else {
-            self.learn(at, &layout, shared, now);
-        }
-        match self.look_up(at, &layout, now)? {
-            Verdict::Unicast(to) => {
-                turn.outbox.push(to, idx);
-                shared.totals.sent += segments;
-                Ok(())
-            }
-            Verdict::Flood => self.flood(at, idx, &layout, segments, turn, shared, now),
-            Verdict::Local => {
-                match self.gateway_input(at, idx, &layout, turn, shared, now) {
-                    Outcome::Aside(ip) => self.set_aside(at, idx, ip, &layout, shared),
-                    Outcome::Consumed => shared.totals.consumed += segments,
-                    Outcome::Dropped(reason) => return Err(reason),
-                    Outcome::Ignored => return Err(DropReason::GatewayUnserved),
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// The MTU is the network's, whatever the guest's wire would carry. Tags do not count, as for the kernel.
-    fn check_size(&self, layout: &Layout, frame: &Frame<'_>) -> Result<(), DropReason> {
-        let len = frame.bytes().len();
-        if offload::max_packet(layout, len, &frame.offload) > self.mtu {
-            return Err(DropReason::Oversize);
-        }
-        Ok(())
-    }
-
-    fn learn(&mut self, at: usize, layout: &Layout, shared: &mut Shared, now: Time) {
-        if layout.src == self.gateway.mac() {
-            return;
-        }
-        let to = self.ports[at].id();
-        if let Learned::Moved { from } = self.stations.learn(layout.vlan, layout.src, to, now) {
-            let moved = Event::StationMoved { network: self.id, mac: layout.src, from, to };
-            shared.events.push(moved);
-        }
-    }
-
-    fn look_up(&self, at: usize, layout: &Layout, now: Time) -> Result<Verdict, DropReason> {
-        let dst = layout.dst;
-        if dst.is_group() {
-            return if is_reserved(dst) {
-                Err(DropReason::ReservedGroup)
-            } else {
-                Ok(Verdict::Flood)
-            };
-        }
-        if dst == self.gateway.mac() {
-            return Ok(Verdict::Local);
-        }
-        match self.stations.lookup(layout.vlan, dst, now) {
-            Some(to) if to == self.ports[at].id() => Err(DropReason::SamePort),
-            Some(to) => Ok(Verdict::Unicast(to)),
-            None if self.guard => Err(DropReason::UnknownUnicast),
-            None => Ok(Verdict::Flood),
-        }
-    }
-
-    /// Sends one frame to everybody else: as many entries of the outbox, and no copy of a byte.
-    #[expect(clippy::too_many_arguments, reason = "one step of the walk, which lends all it has")]
-    fn flood(
-        &mut self,
-        at: usize,
-        idx: FrameIdx,
-        layout: &Layout,
-        segments: u64,
-        turn: &mut Turn<'_, '_>,
-        shared: &mut Shared,
-        now: Time,
-    ) -> Result<(), DropReason> {
-        let from = self.ports[at].id();
-        let mut receivers = 0;
-        for port in self.ports.iter().filter(|port| port.id() != from) {
-            turn.outbox.push(port.id(), idx);
-            receivers += 1;
-        }
-        shared.totals.sent += receivers * segments;
-        let outcome = if layout.dst.is_group() {
-            self.gateway_input(at, idx, layout, turn, shared, now)
-        } else {
-            Outcome::Ignored
-        };
-        match outcome {
-            Outcome::Ignored if receivers == 0 => shared.totals.consumed += segments,
-            Outcome::Ignored => shared.totals.copied += (receivers - 1) * segments,
-            Outcome::Consumed => {
-                shared.totals.copied += receivers * segments;
-                shared.totals.consumed += segments;
-            }
-            Outcome::Aside(ip) => {
-                shared.totals.copied += receivers * segments;
-                self.set_aside(at, idx, ip, layout, shared);
-            }
-            Outcome::Dropped(reason) => {
-                shared.totals.copied += receivers * segments;
-                return Err(reason);
-            }
-        }
-        Ok(())
-    }
-
-    fn gateway_input(
-        &mut self,
-        at: usize,
-        idx: FrameIdx,
-        layout: &Layout,
-        turn: &mut Turn<'_, '_>,
-        shared: &mut Shared,
-        now: Time,
-    ) -> Outcome {
-        let services = &mut self.services;
-        let asker = Asker { port: &mut self.ports[at], mac: layout.src, frame: idx, services };
-        self.gateway.input(asker, layout, turn, shared, now)
-    }
-
-    /// Puts a packet where the router finds it when the batch is through. It counts as received, and as nothing else yet.
-    fn set_aside(&self, at: usize, frame: FrameIdx, ip: Ip, layout: &Layout, shared: &mut Shared) {
-        let port = &self.ports[at];
-        let (network, mac) = (self.id, layout.src);
-        shared.aside.push(Aside { frame, ip, network, port: port.id(), node: port.node(), mac });
     }
 
     /// Tells the sender of a packet why it goes no further, and counts it.
@@ -285,6 +172,7 @@ impl Network {
         let (port, services) = (&mut self.ports[at], &mut self.services);
         let asker = Asker { port, mac: aside.mac, frame: aside.frame, services };
         let drop = self.gateway.refuse(asker, &aside.ip, (reason, drop), turn, shared, now);
+        shared.captures.dropped(aside.frame, drop);
         self.ports[at].count_drop(drop, segments);
     }
 
@@ -330,11 +218,17 @@ impl Network {
     /// Does what has become due: stations that have been silent for too long are forgotten.
     pub(crate) fn handle_timeout(
         &mut self,
-        _turn: &mut Turn<'_, '_>,
-        _shared: &mut Shared,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
         now: Time,
     ) {
         self.stations.expire(now);
+        if let Some(adverts) = self.services.adverts_mut()
+            && let Some(made) = self.gateway.advertise(adverts, turn, now)
+        {
+            shared.for_all.push(made);
+        }
+        self.flood_made(turn, shared);
     }
 
     /// When [`Network::handle_timeout`] wants to be called, at the earliest.
@@ -395,8 +289,11 @@ impl Network {
     }
 }
 
-/// Whether a bridge keeps a group address to its own link (IEEE 802.1D, table 7-10). The first of them, of the spanning tree,
-/// passes: as the Linux bridge does where it runs no such protocol itself, so that a loop of guests' bridges finds itself.
-fn is_reserved(dst: MacAddr) -> bool {
-    dst.0[..5] == [0x01, 0x80, 0xc2, 0x00, 0x00] && (0x01..=0x0f).contains(&dst.0[5])
+/// The stations that are known beforehand to live behind a port: where there is a guard, the endpoint is one.
+fn statics(guard: bool, port: &Port) -> impl Iterator<Item = MacAddr> {
+    let own = guard.then(|| port.identity().mac());
+    own.into_iter().chain(port.stations().iter().copied())
 }
+
+#[cfg(test)]
+mod tests;

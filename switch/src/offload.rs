@@ -168,6 +168,17 @@ pub fn shift(offload: &mut Offload, by: usize) {
     }
 }
 
+/// Follows `by` bytes taken out before the network header: the inverse of [`shift`].
+pub fn unshift(offload: &mut Offload, by: usize) {
+    let by = u16::try_from(by).unwrap_or(u16::MAX);
+    if let Checksum::Partial { start, .. } = &mut offload.csum {
+        *start = start.saturating_sub(by);
+    }
+    if let Some(gso) = &mut offload.gso {
+        gso.hdr_len = gso.hdr_len.saturating_sub(by);
+    }
+}
+
 /// Stores the checksum that the sender left out, for a port that cannot. A superframe is left as it is: its segments have
 /// checksums, it has none. An offload that points outside the frame becomes [`Checksum::Unverified`], the frame unchanged.
 pub fn complete(frame: &mut [u8], offload: &mut Offload) {

@@ -2,6 +2,7 @@
 
 use crate::frame::FrameIdx;
 use crate::ids::PortId;
+use crate::vlan::Leave;
 
 /// One frame to one port.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -27,9 +28,9 @@ impl Outbox {
         self.entries.push(Entry { port, frame, tagged: true });
     }
 
-    /// Adds a frame without the tag that lies beside it.
-    pub fn push_untagged(&mut self, port: PortId, frame: FrameIdx) {
-        self.entries.push(Entry { port, frame, tagged: false });
+    /// Adds a frame as it is to leave by that port.
+    pub fn push_as(&mut self, port: PortId, frame: FrameIdx, leave: Leave) {
+        self.entries.push(Entry { port, frame, tagged: leave == Leave::Tagged });
     }
 
     /// All of them, in order.

@@ -5,7 +5,8 @@ use std::time::Duration;
 use crate::command::{PortCounters, PortSpec};
 use crate::drops::{DropCounts, DropReason};
 use crate::guard::Identity;
-use crate::ids::{NodeId, PortId, Time};
+use crate::ids::{MacAddr, NodeId, PortId, Time};
+use crate::vlan::Membership;
 
 /// ICMP errors a port may provoke at once.
 const ERROR_BURST: u32 = 50;
@@ -51,6 +52,9 @@ pub struct Port {
     id: PortId,
     node: NodeId,
     identity: Identity,
+    vlans: Membership,
+    isolated: bool,
+    stations: Vec<MacAddr>,
     counters: PortCounters,
     errors: TokenBucket,
 }
@@ -61,7 +65,10 @@ impl Port {
         Port {
             id: spec.id,
             node: spec.node,
-            identity: Identity::new(spec.mac, &spec.addresses),
+            identity: Identity::new(spec.mac, &spec.addresses, &spec.conduct.stations),
+            vlans: Membership::new(&spec.conduct.vlans),
+            isolated: spec.conduct.isolated,
+            stations: spec.conduct.stations,
             counters: PortCounters {
                 port: spec.id,
                 rx_frames: 0,
@@ -87,6 +94,21 @@ impl Port {
     /// What the endpoint behind it may call itself.
     pub fn identity(&self) -> &Identity {
         &self.identity
+    }
+
+    /// Its part in VLANs.
+    pub fn vlans(&self) -> &Membership {
+        &self.vlans
+    }
+
+    /// Whether it is kept apart from the other isolated ports.
+    pub fn is_isolated(&self) -> bool {
+        self.isolated
+    }
+
+    /// The stations that are known beforehand to live behind it, besides the endpoint.
+    pub fn stations(&self) -> &[MacAddr] {
+        &self.stations
     }
 
     /// What it has seen.

@@ -1,0 +1,269 @@
+//! The walk of one frame through its network, from the port it came in by to whoever it is for.
+//!
+//! Theory of operation. A frame passes the stages of [`Walk::run`] in this order, and each of them ends it with a name or lets it
+//! go on. Nothing is learned of a frame that a stage before has ended.
+//!
+//! 1. *Read*: is it an Ethernet frame?
+//! 2. *Admit*: is its source a station's, and does it fit?
+//! 3. *Guard*: does it say truly who sent it? It is held against the frame as the endpoint sent it.
+//! 4. *Classify*: which VLAN is it of, and may the port send it? From here on its tag lies beside it ([`crate::vlan`]).
+//! 5. *Learn*: its source lives here.
+//! 6. *Look up*: for whom is it?
+//! 7. *Forward*: to one port, to all that have part in its VLAN, to the gateway.
+//!
+//! A network that is a piece of wire has none of this but the first stage: what comes in at one end goes out at the other.
+
+use crate::command::{Event, Mode};
+use crate::datapath::Shared;
+use crate::drops::DropReason;
+use crate::fdb::Learned;
+use crate::frame::{Frame, FrameIdx};
+use crate::gateway::{Asker, Outcome};
+use crate::guard;
+use crate::headers::{Ip, Layout};
+use crate::ids::{MacAddr, PortId, Time};
+use crate::offload;
+use crate::port::Port;
+use crate::router::Aside;
+use crate::turn::Turn;
+use crate::vlan::{Leave, UNTAGGED};
+
+use super::Network;
+
+/// Where a frame goes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Verdict {
+    /// To one port, so.
+    Unicast(PortId, Leave),
+    /// To all ports but the one it came from, and to the gateway where it concerns it.
+    Flood,
+    /// To the gateway alone.
+    Local,
+}
+
+/// One frame on its way, and all it may touch.
+pub(super) struct Walk<'w, 't, 'f> {
+    pub(super) network: &'w mut Network,
+    pub(super) turn: &'w mut Turn<'t, 'f>,
+    pub(super) shared: &'w mut Shared,
+    pub(super) now: Time,
+    /// Which of the network's ports it came in by.
+    pub(super) at: usize,
+    pub(super) idx: FrameIdx,
+    /// How many frames on the wire it stands for.
+    pub(super) segments: u64,
+}
+
+impl Walk<'_, '_, '_> {
+    /// Takes the frame where it is to go, or says why it goes no further.
+    pub(super) fn run(&mut self) -> Result<(), DropReason> {
+        let frame = self.turn.frames.get(self.idx);
+        let layout = Layout::of(frame.bytes(), frame.vlan)?;
+        if self.network.mode == Mode::Wire {
+            return self.pass_on();
+        }
+        self.admit(&layout)?;
+        self.guard(&layout)?;
+        let layout = self.classify(layout)?;
+        self.learn(&layout);
+        match self.look_up(&layout)? {
+            Verdict::Unicast(to, leave) => {
+                self.turn.outbox.push_as(to, self.idx, leave);
+                self.shared.totals.sent += self.segments;
+                Ok(())
+            }
+            Verdict::Flood => self.flood(&layout),
+            Verdict::Local => self.hand_over(&layout),
+        }
+    }
+
+    fn frame(&self) -> &Frame<'_> {
+        self.turn.frames.get(self.idx)
+    }
+
+    fn port(&self) -> &Port {
+        &self.network.ports[self.at]
+    }
+
+    /// To the other end of the wire. The two ports that came first by number are its ends.
+    fn pass_on(&mut self) -> Result<(), DropReason> {
+        let other = self.network.ports.get(1 - self.at.min(1)).filter(|_| self.at < 2);
+        let to = other.ok_or(DropReason::NoPeer)?.id();
+        self.turn.outbox.push_as(to, self.idx, Leave::Tagged);
+        self.shared.totals.sent += self.segments;
+        Ok(())
+    }
+
+    /// The MTU is the network's, whatever the guest's wire would carry. Tags do not count, as for the kernel.
+    fn admit(&self, layout: &Layout) -> Result<(), DropReason> {
+        if !layout.src.is_station() {
+            return Err(DropReason::BadSource);
+        }
+        let frame = self.frame();
+        if offload::max_packet(layout, frame.bytes().len(), &frame.offload) > self.network.mtu {
+            return Err(DropReason::Oversize);
+        }
+        Ok(())
+    }
+
+    fn guard(&self, layout: &Layout) -> Result<(), DropReason> {
+        if !self.network.guard {
+            return Ok(());
+        }
+        guard::check(self.port().identity(), layout, self.frame().bytes())
+    }
+
+    /// Brings the frame's tag beside it where ports differ about tags, and returns where the headers lie then.
+    fn classify(&mut self, layout: Layout) -> Result<Layout, DropReason> {
+        if !self.network.tagging {
+            return Ok(layout);
+        }
+        let frame = self.turn.frames.get_mut(self.idx);
+        self.network.ports[self.at].vlans().enter(frame)?;
+        Layout::of(frame.bytes(), frame.vlan)
+    }
+
+    fn learn(&mut self, layout: &Layout) {
+        let network = &mut *self.network;
+        let learns = !network.guard && network.mode == Mode::Switch;
+        if !learns || layout.src == network.gateway.mac() {
+            return;
+        }
+        let to = network.ports[self.at].id();
+        let learned = network.stations.learn(layout.vlan, layout.src, to, self.now);
+        if let Learned::Moved { from } = learned {
+            let moved = Event::StationMoved { network: network.id, mac: layout.src, from, to };
+            self.shared.events.push(moved);
+        }
+    }
+
+    fn look_up(&self, layout: &Layout) -> Result<Verdict, DropReason> {
+        let (network, dst) = (&*self.network, layout.dst);
+        if network.mode == Mode::Hub {
+            return Ok(Verdict::Flood);
+        }
+        if dst.is_group() {
+            return if is_reserved(dst) {
+                Err(DropReason::ReservedGroup)
+            } else {
+                Ok(Verdict::Flood)
+            };
+        }
+        if dst == network.gateway.mac() {
+            let apart = network.tagging && layout.vlan != UNTAGGED;
+            return if apart { Err(DropReason::VlanNotAllowed) } else { Ok(Verdict::Local) };
+        }
+        match network.stations.lookup(layout.vlan, dst, self.now) {
+            Some(to) if to == self.port().id() => Err(DropReason::SamePort),
+            Some(to) => {
+                let leave = network.reaches(Some(self.port()), to, layout.vlan)?;
+                Ok(Verdict::Unicast(to, leave))
+            }
+            None if network.guard => Err(DropReason::UnknownUnicast),
+            None => Ok(Verdict::Flood),
+        }
+    }
+
+    /// Sends one frame to everybody else: as many entries of the outbox, and no copy of a byte.
+    fn flood(&mut self, layout: &Layout) -> Result<(), DropReason> {
+        let from = &self.network.ports[self.at];
+        let mut receivers = 0;
+        for port in self.network.ports.iter().filter(|port| port.id() != from.id()) {
+            if let Ok(leave) = permits(Some(from), port, layout.vlan) {
+                self.turn.outbox.push_as(port.id(), self.idx, leave);
+                receivers += 1;
+            }
+        }
+        self.shared.totals.sent += receivers * self.segments;
+        let heard = layout.dst.is_group() || layout.dst == self.network.gateway.mac();
+        let outcome = if heard { self.ask_gateway(layout) } else { Outcome::Ignored };
+        let copies = if outcome == Outcome::Ignored { receivers.max(1) - 1 } else { receivers };
+        self.shared.totals.copied += copies * self.segments;
+        match outcome {
+            Outcome::Ignored if receivers > 0 => {}
+            Outcome::Ignored | Outcome::Consumed => self.shared.totals.consumed += self.segments,
+            Outcome::Aside(ip) => self.set_aside(ip, layout),
+            Outcome::Dropped(reason) => return Err(reason),
+        }
+        Ok(())
+    }
+
+    /// To the gateway alone.
+    fn hand_over(&mut self, layout: &Layout) -> Result<(), DropReason> {
+        match self.ask_gateway(layout) {
+            Outcome::Aside(ip) => self.set_aside(ip, layout),
+            Outcome::Consumed => self.shared.totals.consumed += self.segments,
+            Outcome::Dropped(reason) => return Err(reason),
+            Outcome::Ignored => return Err(DropReason::GatewayUnserved),
+        }
+        Ok(())
+    }
+
+    fn ask_gateway(&mut self, layout: &Layout) -> Outcome {
+        let network = &mut *self.network;
+        let asker = Asker {
+            port: &mut network.ports[self.at],
+            mac: layout.src,
+            frame: self.idx,
+            services: &mut network.services,
+        };
+        let outcome = network.gateway.input(asker, layout, self.turn, self.shared, self.now);
+        network.flood_made(self.turn, self.shared);
+        outcome
+    }
+
+    /// Puts a packet where the router finds it when the batch is through. It counts as received, and as nothing else yet.
+    fn set_aside(&mut self, ip: Ip, layout: &Layout) {
+        let (network, port) = (self.network.id, self.port());
+        let (port, node) = (port.id(), port.node());
+        let aside = Aside { frame: self.idx, ip, network, port, node, mac: layout.src };
+        self.shared.aside.push(aside);
+    }
+}
+
+impl Network {
+    /// How a frame of `vlan` leaves by the port `to`; why not, where it may not. `from` is none for what the gateway made.
+    fn reaches(&self, from: Option<&Port>, to: PortId, vlan: u16) -> Result<Leave, DropReason> {
+        if !self.tagging && !self.parted {
+            return Ok(Leave::Tagged);
+        }
+        let to = self.find(to).expect("a station's port is of its network");
+        permits(from, &self.ports[to], vlan)
+    }
+
+    /// Sends what the gateway made for everybody to all ports of the untagged domain, and counts it, as made too.
+    pub(super) fn flood_made(&self, turn: &mut Turn<'_, '_>, shared: &mut Shared) {
+        for made in shared.for_all.drain(..) {
+            let segments = turn.frames.get(made).segments();
+            let mut receivers = 0;
+            for port in self.ports.iter().filter(|_| self.mode != Mode::Wire) {
+                if let Ok(leave) = permits(None, port, UNTAGGED) {
+                    turn.outbox.push_as(port.id(), made, leave);
+                    receivers += 1;
+                }
+            }
+            shared.totals.made += segments;
+            shared.totals.sent += receivers * segments;
+            match receivers {
+                0 => shared.totals.consumed += segments,
+                _ => shared.totals.copied += (receivers - 1) * segments,
+            }
+        }
+    }
+}
+
+/// How a frame of `vlan` leaves by `to`: the one place that says who may reach whom within a network.
+fn permits(from: Option<&Port>, to: &Port, vlan: u16) -> Result<Leave, DropReason> {
+    let leave = to.vlans().leave(vlan).ok_or(DropReason::VlanNotAllowed)?;
+    if to.is_isolated() && from.is_some_and(Port::is_isolated) {
+        return Err(DropReason::Isolated);
+    }
+    Ok(leave)
+}
+
+/// Whether a bridge keeps a group address to its own link (IEEE 802.1D, table 7-10). The first of them, of the spanning tree,
+/// passes: as the Linux bridge does where it runs no such protocol itself, so that a loop of guests' bridges finds itself. A
+/// hub is no bridge, and passes them all.
+fn is_reserved(dst: MacAddr) -> bool {
+    dst.0[..5] == [0x01, 0x80, 0xc2, 0x00, 0x00] && (0x01..=0x0f).contains(&dst.0[5])
+}
