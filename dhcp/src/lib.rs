@@ -9,6 +9,7 @@
 //! - [`lease`]: who has which address, and until when.
 //! - [`ra`]: router advertisements.
 //! - [`service`]: what the servers of addresses are to tell.
+//! - [`v4`]: a DHCPv4 server.
 //!
 //! Invariants: no input, however malformed, panics or takes more than linear time; every reply stays within the size
 //! the caller allows.
@@ -19,3 +20,4 @@ pub mod dns;
 pub mod lease;
 pub mod ra;
 pub mod service;
+pub mod v4;
