@@ -21,8 +21,10 @@
 
 use std::collections::BTreeMap;
 use std::io;
+use std::os::fd::AsRawFd as _;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -36,6 +38,7 @@ use super::host::{Features, HostSockets, socket_of};
 use super::neck::{Door, Down, Handle, Neck, Up};
 use super::packet::BATCH_MAX;
 use super::port_io::{Port, Tx};
+use super::tap::Buffers;
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
 use crate::frame::{FrameTable, HEADROOM};
@@ -111,6 +114,8 @@ pub struct Dataplane {
     neck: Neck,
     outbox: Outbox,
     arena: Box<[u8]>,
+    /// What TAP ports read into; no memory before there is one.
+    buffers: Buffers,
     random: ChaCha8Rng,
     events_lost: u64,
 }
@@ -141,6 +146,7 @@ impl Dataplane {
                 neck,
                 outbox: Outbox::default(),
                 arena: vec![0; ARENA_BYTES].into_boxed_slice(),
+                buffers: Buffers::default(),
                 random: ChaCha8Rng::seed_from_u64(seed),
                 events_lost: 0,
             };
@@ -167,7 +173,7 @@ impl Dataplane {
             }
             self.fire_timers(now);
             self.recheck(now);
-            self.report();
+            self.report(now);
         }
     }
 
@@ -178,7 +184,8 @@ impl Dataplane {
                 Some(Duration::ZERO)
             } else {
                 let doubts = self.doubts.iter().map(|doubt| doubt.due);
-                let due = doubts.chain(self.core.poll_timeout()).min();
+                let captures = self.core.capture_due();
+                let due = doubts.chain(self.core.poll_timeout()).chain(captures).min();
                 due.map(|due| due.since(clock::now()))
             };
         let polled = self.poll.poll(events, timeout);
@@ -223,6 +230,17 @@ impl Dataplane {
                 Some(Down::Listen(id, doors)) => self.listen(id, doors),
                 Some(Down::Unlisten(id)) => self.unlisten(id),
                 Some(Down::Command(command)) => self.core.apply(command, now),
+                Some(Down::Capture(spec)) => self.core.start_capture(spec),
+                Some(Down::CaptureBuffer(id, buffer)) => {
+                    if let Err(back) = self.core.lend_to_capture(id, buffer) {
+                        self.neck.hand_up(Up::Captured(id, back));
+                    }
+                }
+                Some(Down::EndCapture(id)) => {
+                    if let Some(ended) = self.core.end_capture(id) {
+                        self.neck.hand_up(Up::CaptureEnded(id, ended));
+                    }
+                }
                 Some(Down::Query(number, query)) => {
                     let answer = self.core.query(&query, now);
                     self.neck.hand_up(Up::Answer(number, answer));
@@ -249,7 +267,8 @@ impl Dataplane {
         let registry = self.poll.registry();
         let token = Token(id.0 as usize);
         let registered =
-            registry.register(&mut SourceFd(&port.raw_fd()), token, Interest::READABLE);
+            registry.register(&mut SourceFd(&port.descriptor().as_raw_fd()), token, Interest::READABLE);
+        port.provide(&mut self.buffers);
         self.tx[at] = Some(port.sender(self.uso));
         let dead = registered.is_err();
         let quiet_until = resumed.then(|| now + RESUMED_QUIET);
@@ -272,7 +291,7 @@ impl Dataplane {
         let rx = self.rx.get_mut(id.0 as usize).and_then(Option::take);
         let rx = rx.unwrap_or_else(|| panic!("port {} is not open", id.0));
         // Fails only where registering failed; the descriptor then is in no set to be taken out of.
-        let _ = self.poll.registry().deregister(&mut SourceFd(&rx.port.raw_fd()));
+        let _ = self.poll.registry().deregister(&mut SourceFd(&rx.port.descriptor().as_raw_fd()));
         self.ready.retain(|other| *other != id);
         self.doubts.retain(|doubt| doubt.port != id);
         self.neck.hand_up(Up::Closed(id, rx.port));
@@ -317,7 +336,7 @@ impl Dataplane {
             random: &mut self.random,
         };
         let more = self.core.handle_socket(socket, ready, &mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent, now);
         if more {
             // What there was to be done is told again: the core did not get to the end of it.
             self.sockets.tell(socket, ready);
@@ -328,7 +347,7 @@ impl Dataplane {
     fn serve(&mut self, id: PortId, now: Time) {
         let Some(rx) = entry(&mut self.rx, id) else { return };
         let mut frames = FrameTable::new(&mut self.arena);
-        let received = rx.port.receive(BATCH_MAX, &mut frames);
+        let received = rx.port.receive(BATCH_MAX, &mut self.buffers, &mut frames);
         for reason in received.dropped {
             self.core.count_drop(id, reason, 1);
         }
@@ -346,7 +365,7 @@ impl Dataplane {
             random: &mut self.random,
         };
         self.core.handle_batch(id, &mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent, now);
         drop(frames);
         rx.port.release();
         rx.ready = received.more;
@@ -401,11 +420,14 @@ impl Dataplane {
             random: &mut self.random,
         };
         self.core.handle_timeout(&mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent);
+        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent, now);
     }
 
     /// Hands up what happened.
-    fn report(&mut self) {
+    fn report(&mut self, now: Time) {
+        while let Some((id, buffer)) = self.core.poll_capture(now) {
+            self.neck.hand_up(Up::Captured(id, buffer));
+        }
         while let Some(event) = self.core.poll_event() {
             self.neck.tell(event);
         }
@@ -436,6 +458,7 @@ fn flush(
     tx: &[Option<Tx>],
     core: &mut Datapath,
     absent: &mut Vec<PortId>,
+    now: Time,
 ) {
     outbox.group_by_port();
     for all in outbox.entries().chunk_by(|a, b| a.port == b.port) {
@@ -443,6 +466,8 @@ fn flush(
         let Some(tx) = tx.get(id.0 as usize).and_then(Option::as_ref) else {
             let lost = all.iter().map(|entry| frames.get(entry.frame).segments()).sum();
             core.count_drop(id, DropReason::TxDown, lost);
+            let refused: Vec<_> = (0..all.len()).map(|at| (at, DropReason::TxDown)).collect();
+            core.show_sent(id, all, frames, &refused, now);
             continue;
         };
         for run in all.chunks(BATCH_MAX) {
@@ -453,9 +478,12 @@ fn flush(
             if sent.frames > 0 {
                 core.count_tx(id, sent.frames, sent.bytes);
             }
-            for (reason, frames) in sent.refused {
-                core.count_drop(id, reason, frames);
+            for refused in &sent.refused {
+                core.count_drop(id, refused.reason, refused.frames);
             }
+            let refused: ArrayVec<_, BATCH_MAX> =
+                sent.refused.iter().map(|refused| (refused.at, refused.reason)).collect();
+            core.show_sent(id, run, frames, &refused, now);
         }
     }
     outbox.clear();

@@ -18,6 +18,7 @@ use crossbeam::queue::ArrayQueue;
 use mio::Waker;
 
 use super::port_io::Port;
+use crate::capture::{CaptureBuffer, CaptureId, CaptureSpec, Ended};
 use crate::command::{Answer, Command, Event, PublicationId, Query};
 use crate::ids::PortId;
 
@@ -42,6 +43,12 @@ pub enum Down {
     Unlisten(PublicationId),
     /// A step towards the desired state.
     Command(Command),
+    /// A capture begins. It records nothing before buffers come.
+    Capture(CaptureSpec),
+    /// Room for what a capture sees.
+    CaptureBuffer(CaptureId, CaptureBuffer),
+    /// A capture ends; [`Up::CaptureEnded`] tells when it has.
+    EndCapture(CaptureId),
     /// A question, and the number its answer will bear.
     Query(u64, Query),
     /// The dataplane ends; ports that are still open are dropped with it.
@@ -83,6 +90,10 @@ pub enum Up {
     },
     /// Here it is back.
     Closed(PortId, Port),
+    /// What a capture saw.
+    Captured(CaptureId, CaptureBuffer),
+    /// A capture has ended, and this is what was left of it.
+    CaptureEnded(CaptureId, Ended),
     /// The answer to the question of that number.
     Answer(u64, Answer),
     /// So many events found no room since this was last told.
