@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
+use portolan_switch::ids::MacAddr;
 use rand::Rng;
 
 use super::ipam::{ends, overlap};
@@ -234,7 +235,8 @@ impl Topology {
         warnings: &mut Vec<String>,
     ) -> Option<EndpointId> {
         let before = faults.count();
-        check_wish(wish, network, faults, warnings);
+        let options = check_wish(wish, network, faults, warnings);
+        self.check_room(network, faults);
         let first = wish.driver_opts.get(IFNAME_KEY).unwrap_or(&node.ifname);
         if *first != node.ifname {
             check_ifname(first, faults);
@@ -265,6 +267,12 @@ impl Topology {
             }
             None => taken.next_mac(random),
         };
+        for station in options.stations.iter().filter(|station| !taken.take_mac(**station)) {
+            faults.conflict(format!(
+                "portolan.stations: hardware address {station} is already in use on network {}",
+                network.name
+            ));
+        }
         self.warn_of_overlap(node, network, warnings);
         if faults.count() > before {
             return None;
@@ -298,14 +306,15 @@ impl Topology {
         faults: &mut Faults,
     ) -> Option<Ipv4Net> {
         if let Some(address) = wish.ipv4 {
-            let net = self.take_static(IpAddr::V4(address), network, faults)?;
+            let net = self.take_static(IpAddr::V4(address), wish.mac_address, network, faults)?;
             return Ipv4Net::new(address, net.prefix_len()).ok();
         }
         if !network.ipv4 {
             return None;
         }
+        let leased = self.leased.get(&network.id).cloned().unwrap_or_default();
         let taken = Arc::make_mut(self.taken.get_mut(&network.id)?);
-        let next = taken.next_v4(&network.subnets);
+        let next = taken.next_v4(&network.subnets, &leased);
         if next.is_none() {
             faults.conflict(full("IPv4", network));
         }
@@ -319,24 +328,27 @@ impl Topology {
         faults: &mut Faults,
     ) -> Option<Ipv6Net> {
         if let Some(address) = wish.ipv6 {
-            let net = self.take_static(IpAddr::V6(address), network, faults)?;
+            let net = self.take_static(IpAddr::V6(address), wish.mac_address, network, faults)?;
             return Ipv6Net::new(address, net.prefix_len()).ok();
         }
         if !network.ipv6 {
             return None;
         }
+        let leased = self.leased.get(&network.id).cloned().unwrap_or_default();
         let taken = Arc::make_mut(self.taken.get_mut(&network.id)?);
-        let next = taken.next_v6(&network.subnets);
+        let next = taken.next_v6(&network.subnets, &leased);
         if next.is_none() {
             faults.conflict(full("IPv6", network));
         }
         next
     }
 
-    /// Takes an address that was asked for; its subnet.
+    /// Takes an address that was asked for, by whoever has this hardware address; its subnet. It may be of a range that is kept
+    /// for strangers: it is the endpoint's for good then, unless a stranger has it at the moment.
     fn take_static(
         &mut self,
         address: IpAddr,
+        mac: Option<MacAddr>,
         network: &Network,
         faults: &mut Faults,
     ) -> Option<IpNet> {
@@ -348,6 +360,7 @@ impl Topology {
             ));
             return None;
         };
+        let leased = self.leased.get(&network.id).and_then(|leased| leased.get(&address)).copied();
         let aux = subnet.aux.iter().find(|(_, reserved)| **reserved == address);
         if subnet.gateway == Some(address) {
             faults.conflict(format!(
@@ -364,6 +377,11 @@ impl Topology {
                 "IP address {address} is the network or broadcast address of {}",
                 subnet.net
             ));
+        } else if let Some(stranger) = leased.filter(|stranger| mac != Some(*stranger)) {
+            faults.conflict(format!(
+                "IP address {address} is leased to {stranger} on network {}: choose another, or wait until the lease ends",
+                network.name
+            ));
         } else if !Arc::make_mut(self.taken.get_mut(&network.id)?).take(address) {
             let holder = self.members(network.id).find(|(_, e)| e.addresses().contains(&address));
             let holder =
@@ -376,6 +394,20 @@ impl Topology {
             return Some(subnet.net);
         }
         None
+    }
+
+    /// Notes that a wire has its two ends.
+    fn check_room(&self, network: &Network, faults: &mut Faults) {
+        if !NetworkOptions::of(network).is_wire() {
+            return;
+        }
+        let ends: Vec<&str> = self.members(network.id).map(|(n, _)| n.name.as_str()).collect();
+        if let [one, other, ..] = ends.as_slice() {
+            faults.conflict(format!(
+                "network {} is a wire, and its two ends are {one} and {other}: disconnect one, or make another network",
+                network.name
+            ));
+        }
     }
 
     fn warn_of_overlap(&self, node: &Node, network: &Network, warnings: &mut Vec<String>) {
@@ -416,13 +448,13 @@ fn subnets_in_words(network: &Network, wanted: impl Fn(&IpNet) -> bool) -> Strin
     if nets.is_empty() { "none".into() } else { nets.join(", ") }
 }
 
-/// Notes what is wrong with an endpoint's wishes, apart from what others have taken.
+/// Notes what is wrong with an endpoint's wishes, apart from what others have taken. What its options choose.
 fn check_wish(
     wish: &EndpointCreate,
     network: &Network,
     faults: &mut Faults,
     warnings: &mut Vec<String>,
-) {
+) -> EndpointOptions {
     if network.predefined && (wish.ipv4.is_some() || wish.ipv6.is_some()) {
         faults.invalid("user-specified IP address is supported on user-defined networks only");
     }
@@ -444,7 +476,7 @@ fn check_wish(
     }
     check_words("driver options", &wish.driver_opts, faults);
     let options = NetworkOptions::of(network);
-    EndpointOptions::check(&wish.driver_opts, (&network.name, &options), faults, warnings);
+    EndpointOptions::check(&wish.driver_opts, (&network.name, &options), faults, warnings)
 }
 
 fn check_resolver(spec: &NodeCreate, faults: &mut Faults, warnings: &mut Vec<String>) {

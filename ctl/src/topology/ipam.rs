@@ -1,7 +1,9 @@
 //! Which addresses are taken, and which comes next.
 //!
 //! Dynamic addresses are given lowest free first, so that a network fills up without holes and its taken addresses are a
-//! few intervals. That is how they are held: finding the lowest free one of a /64 is one look into a tree.
+//! few intervals. That is how they are held: finding the lowest free one of a /64 is one look into a tree. Ranges that are
+//! kept for strangers are passed over as a whole, and so are the addresses that strangers have leased at the moment, which the
+//! dataplane knows and its asker tells; neither is taken, for they are nobody's for good.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -11,12 +13,25 @@ use portolan_switch::ids::MacAddr;
 use rand::Rng;
 
 use super::model::{Endpoint, Network, Subnet};
+use super::options::{NetworkOptions, stations};
+
+/// Addresses that strangers have at the moment, and who they are.
+pub(super) type Leased = BTreeMap<IpAddr, MacAddr>;
 
 /// An address as a number; the families do not share a set.
 pub(super) fn number(address: IpAddr) -> u128 {
     match address {
         IpAddr::V4(address) => u128::from(address.to_bits()),
         IpAddr::V6(address) => address.to_bits(),
+    }
+}
+
+/// The address that a number is.
+fn address(v4: bool, number: u128) -> Option<IpAddr> {
+    if v4 {
+        u32::try_from(number).ok().map(|number| Ipv4Addr::from_bits(number).into())
+    } else {
+        Some(Ipv6Addr::from_bits(number).into())
     }
 }
 
@@ -81,6 +96,9 @@ pub(super) struct Occupancy {
     v4: AddressSet,
     v6: AddressSet,
     macs: BTreeSet<MacAddr>,
+    /// Ranges of IPv4 and of IPv6 of which nothing is chosen, in order.
+    kept4: Vec<(u128, u128)>,
+    kept6: Vec<(u128, u128)>,
 }
 
 impl Occupancy {
@@ -88,6 +106,10 @@ impl Occupancy {
     pub fn of(network: &Network) -> Occupancy {
         let mut taken = Occupancy::default();
         taken.macs.insert(network.mac);
+        for range in NetworkOptions::of(network).ranges() {
+            let kept = if range.first.is_ipv4() { &mut taken.kept4 } else { &mut taken.kept6 };
+            kept.push((number(range.first), number(range.last)));
+        }
         for subnet in &network.subnets {
             for address in reserved(subnet) {
                 taken.take(address);
@@ -112,43 +134,60 @@ impl Occupancy {
 
     /// Takes all that an endpoint has; false where any of it was taken.
     pub fn claim(&mut self, endpoint: &Endpoint) -> bool {
-        let mac = self.take_mac(endpoint.mac);
+        let macs = std::iter::once(endpoint.mac).chain(stations(&endpoint.driver_opts));
+        let mac = macs.fold(true, |free, mac| self.take_mac(mac) && free);
         endpoint.addresses().into_iter().fold(mac, |free, address| self.take(address) && free)
     }
 
     /// Gives back all that an endpoint had.
     pub fn release(&mut self, endpoint: &Endpoint) {
         self.macs.remove(&endpoint.mac);
+        for station in stations(&endpoint.driver_opts) {
+            self.macs.remove(&station);
+        }
         for address in endpoint.addresses() {
             self.set(address).remove(number(address));
         }
     }
 
-    /// Takes the lowest free IPv4 address of the plan, with the prefix length of its subnet; none where all are taken.
-    pub fn next_v4(&mut self, subnets: &[Subnet]) -> Option<Ipv4Net> {
+    /// Takes the lowest free IPv4 address of the plan that is not leased, with the prefix length of its subnet; none where all
+    /// are taken.
+    pub fn next_v4(&mut self, subnets: &[Subnet], leased: &Leased) -> Option<Ipv4Net> {
         subnets.iter().find_map(|subnet| {
             let IpNet::V4(net) = subnet.net else { return None };
-            let free = self.next(subnet)?;
+            let free = self.next(subnet, leased)?;
             let address = Ipv4Addr::from_bits(u32::try_from(free).ok()?);
             Ipv4Net::new(address, net.prefix_len()).ok()
         })
     }
 
     /// As [`Occupancy::next_v4`].
-    pub fn next_v6(&mut self, subnets: &[Subnet]) -> Option<Ipv6Net> {
+    pub fn next_v6(&mut self, subnets: &[Subnet], leased: &Leased) -> Option<Ipv6Net> {
         subnets.iter().find_map(|subnet| {
             let IpNet::V6(net) = subnet.net else { return None };
-            let free = self.next(subnet)?;
+            let free = self.next(subnet, leased)?;
             Ipv6Net::new(Ipv6Addr::from_bits(free), net.prefix_len()).ok()
         })
     }
 
-    fn next(&mut self, subnet: &Subnet) -> Option<u128> {
+    fn next(&mut self, subnet: &Subnet, leased: &Leased) -> Option<u128> {
+        let v4 = subnet.net.addr().is_ipv4();
         let range = subnet.ip_range.unwrap_or(subnet.net);
-        let set = self.set(subnet.net.addr());
-        let free = set.first_free(number(range.network()), number(range.broadcast()))?;
-        set.insert(free);
-        Some(free)
+        let (set, kept) =
+            if v4 { (&mut self.v4, &self.kept4) } else { (&mut self.v6, &self.kept6) };
+        let (mut from, last) = (number(range.network()), number(range.broadcast()));
+        loop {
+            let free = set.first_free(from, last)?;
+            let held = kept.iter().find(|(first, last)| (*first..=*last).contains(&free));
+            if let Some((_, end)) = held {
+                from = end.checked_add(1)?;
+            } else if leased.contains_key(&address(v4, free)?) {
+                from = free.checked_add(1)?;
+            } else {
+                set.insert(free);
+                return Some(free);
+            }
+        }
     }
 
     /// Takes a hardware address drawn at random: locally administered, of one station. Not of Docker's 02:42 block, which

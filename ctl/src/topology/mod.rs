@@ -50,7 +50,10 @@ pub use wiring::WireSpec;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use ipam::Occupancy;
+use ipam::{Leased, Occupancy};
+use options::NetworkOptions;
+use portolan_switch::ids::{MacAddr, NetworkId};
+use std::net::IpAddr;
 
 /// Networks there may be, the predefined ones included.
 pub const NETWORKS_MAX: usize = 1024;
@@ -76,6 +79,8 @@ pub struct Topology {
     nodes: BTreeMap<Id, Arc<Node>>,
     /// What is taken on each network; follows from the rest and is never kept.
     taken: BTreeMap<Id, Arc<Occupancy>>,
+    /// What strangers have leased on each network, as far as it was told; never kept.
+    leased: BTreeMap<Id, Arc<Leased>>,
     counters: Counters,
 }
 
@@ -116,6 +121,18 @@ impl Topology {
     /// All nodes, in order of their ids, ended ones included.
     pub fn nodes(&self) -> impl ExactSizeIterator<Item = &Arc<Node>> {
         self.nodes.values()
+    }
+
+    /// The network that a name or id means, as the dataplane knows it, where strangers may have leases on it.
+    pub fn lends(&self, wanted: &str) -> Option<(Id, NetworkId)> {
+        let network = self.network(wanted).ok()?;
+        let lends = network.form == Form::Bridge && NetworkOptions::of(network).serves_strangers();
+        lends.then(|| (network.id, network.network_id()))
+    }
+
+    /// What strangers have leased on a network: no endpoint is given an address of it until this is told anew.
+    pub fn set_leased(&mut self, network: Id, leased: BTreeMap<IpAddr, MacAddr>) {
+        self.leased.insert(network, Arc::new(leased));
     }
 
     /// The counters, for the store.

@@ -205,6 +205,7 @@ impl Topology {
             members.into_iter().filter_map(|node| self.drop_endpoint(node, network.id)).collect();
         self.networks.remove(&network.id);
         self.taken.remove(&network.id);
+        self.leased.remove(&network.id);
         Ok(Removed { id: network.id, name: network.name.clone(), endpoints })
     }
 
