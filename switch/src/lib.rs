@@ -26,6 +26,7 @@ pub mod policy;
 pub mod port;
 mod router;
 pub mod segment;
+pub mod snooping;
 pub mod storm;
 pub mod turn;
 mod uplink;

@@ -1,0 +1,337 @@
+//! Groups are sent to their members alone (RFC 4541), as far as members have been heard of.
+//!
+//! Theory of operation. The switch listens to what hosts tell routers of groups ([`message`]), and keeps by VLAN and group the
+//! ports that want it. A group that anybody is known to want goes to these ports, and to those behind which a router was heard;
+//! one that nobody is known to want goes to everybody, since there may be members that nobody has asked. Groups of the link
+//! itself, 224.0.0.0/24 and ff02::/16, always do, and so does whatever is no IP, or is sent to another hardware address than
+//! its group's. Groups are told apart by their IP addresses: of the hardware addresses, 32 share one.
+//!
+//! There is no querier of ours. As long as none was heard, nobody repeats what he has said: a membership then lasts until
+//! he takes it back, or his port goes. Where there is one, memberships age as a router's would (RFC 3376, section 8.4), the time
+//! counting from the first query. Reports go to the routers alone, so that no host keeps silent because it has heard another
+//! (RFC 4541, section 2.1.1); where no router is known, they go to everybody.
+//!
+//! What a port says counts for that port alone. Behind one there may be several hosts, so that each is remembered by its
+//! hardware address, and the port leaves a group with the last of them; where there are more than [`REPORTERS_MAX`], it stays
+//! until it ages or goes. Nobody can thus have others sent less, whatever he sends: a query counts only where the hosts
+//! will answer it.
+//!
+//! Limits never cost anybody a frame. A port that asks for more groups than it may, or has most of them when the network has
+//! all it may, is sent every group from then on, and nothing more is remembered of it. No timer runs: what has aged is
+//! forgotten when somebody looks.
+
+pub mod message;
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+
+use crate::frame::Frame;
+use crate::headers::Layout;
+use crate::ids::{MacAddr, PortId, Time};
+use message::{Message, Wish};
+
+/// Groups that a port may be a member of, each VLAN for itself.
+pub const GROUPS_PORT_MAX: usize = 256;
+
+/// Memberships that a network may have.
+pub const MEMBERSHIPS_MAX: usize = 8192;
+
+/// VLANs, each family for itself, in which a port may be known for a router.
+pub const ROUTED_PORT_MAX: usize = 64;
+
+/// Hosts behind one port that are told apart by group.
+pub const REPORTERS_MAX: usize = 8;
+
+/// How long a membership lasts that nobody repeats, where there is a querier; how long a router is known.
+pub const AGEING: Duration = Duration::from_secs(260);
+
+/// One VLAN, and whether IPv6.
+type Domain = (u16, bool);
+
+#[derive(Debug)]
+struct Member {
+    seen: Time,
+    reporters: ArrayVec<MacAddr, REPORTERS_MAX>,
+    /// There were more of them.
+    crowded: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Router {
+    heard: Time,
+    /// When it last asked.
+    asked: Option<Time>,
+}
+
+/// The routers of a domain.
+#[derive(Debug, Default)]
+struct Routers {
+    /// Since when there has been a querier, if there is one.
+    since: Time,
+    ports: BTreeMap<PortId, Router>,
+}
+
+impl Routers {
+    fn has_querier(&self, now: Time) -> bool {
+        let asked = |router: &Router| router.asked.is_some_and(|at| now.since(at) < AGEING);
+        self.ports.values().any(asked)
+    }
+
+    fn known(&self, now: Time) -> impl Iterator<Item = PortId> + '_ {
+        let known = move |router: &Router| now.since(router.heard) < AGEING;
+        self.ports.iter().filter(move |(_, router)| known(router)).map(|(port, _)| *port)
+    }
+}
+
+/// What is kept of one port.
+#[derive(Clone, Copy, Debug, Default)]
+struct Tally {
+    memberships: usize,
+    routed: usize,
+    /// It is sent every group.
+    everything: bool,
+}
+
+/// Who is a member of which groups, on one network.
+#[derive(Debug, Default)]
+pub struct Snooping {
+    groups: BTreeMap<(u16, IpAddr), BTreeMap<PortId, Member>>,
+    routers: BTreeMap<Domain, Routers>,
+    ports: BTreeMap<PortId, Tally>,
+    memberships: usize,
+    /// Room for the receivers of one frame.
+    receivers: Vec<PortId>,
+}
+
+impl Snooping {
+    /// Knows of nobody.
+    pub fn new() -> Snooping {
+        Snooping::default()
+    }
+
+    /// A port leaves the network, and all groups.
+    pub fn detach(&mut self, port: PortId) {
+        self.forget_memberships(port);
+        self.routers.retain(|_, routers| {
+            routers.ports.remove(&port);
+            !routers.ports.is_empty()
+        });
+        self.ports.remove(&port);
+    }
+
+    /// Hears a frame to a group that came in by a port, and says which ports it is for, in order; the sender's may be among
+    /// them. None where it is for everybody. Who is `isolated` reaches not all hosts, and is no router to us: some could not
+    /// answer it.
+    pub fn hear(
+        &mut self,
+        frame: &Frame<'_>,
+        layout: &Layout,
+        (port, isolated): (PortId, bool),
+        now: Time,
+    ) -> Option<&[PortId]> {
+        let ip = layout.ip(frame.bytes()).ok().flatten()?;
+        if !ip.dst.is_multicast() || hardware(ip.dst) != layout.dst {
+            return None;
+        }
+        let domain = (layout.vlan, ip.dst.is_ipv6());
+        match Message::of(&ip, frame) {
+            Some(Message::Query { counts }) => {
+                if counts && !isolated {
+                    self.route(domain, port, true, now);
+                }
+                None
+            }
+            Some(Message::Greeting) => {
+                if !isolated {
+                    self.route(domain, port, false, now);
+                }
+                None
+            }
+            Some(message) => {
+                message.wishes(&mut |group, wish| match wish {
+                    Wish::Join => self.join((layout.vlan, group), port, layout.src, now),
+                    Wish::Leave => self.leave((layout.vlan, group), port, layout.src),
+                });
+                self.to_routers(domain, now)
+            }
+            None => self.to_members((layout.vlan, ip.dst), now),
+        }
+    }
+
+    /// How many memberships there are, aged ones that nobody has looked at included.
+    pub fn len(&self) -> usize {
+        self.memberships
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.memberships == 0
+    }
+
+    fn to_routers(&mut self, domain: Domain, now: Time) -> Option<&[PortId]> {
+        self.receivers.clear();
+        self.receivers.extend(self.routers.get(&domain)?.known(now));
+        (!self.receivers.is_empty()).then_some(&self.receivers[..])
+    }
+
+    fn to_members(&mut self, group: (u16, IpAddr), now: Time) -> Option<&[PortId]> {
+        if is_of_link(group.1) || !self.groups.contains_key(&group) {
+            return None;
+        }
+        self.expire(group, now);
+        let members = self.groups.get(&group)?;
+        self.receivers.clear();
+        self.receivers.extend(members.keys());
+        if let Some(routers) = self.routers.get(&(group.0, group.1.is_ipv6())) {
+            self.receivers.extend(routers.known(now));
+        }
+        let everything = self.ports.iter().filter(|(_, tally)| tally.everything);
+        self.receivers.extend(everything.map(|(port, _)| *port));
+        self.receivers.sort_unstable();
+        self.receivers.dedup();
+        Some(&self.receivers)
+    }
+
+    /// Forgets the members of a group that have aged.
+    fn expire(&mut self, group: (u16, IpAddr), now: Time) {
+        let routers = self.routers.get(&(group.0, group.1.is_ipv6()));
+        let Some(routers) = routers.filter(|routers| routers.has_querier(now)) else { return };
+        let Some(members) = self.groups.get_mut(&group) else { return };
+        let since = routers.since;
+        let aged = |member: &Member| now.since(member.seen.max(since)) >= AGEING;
+        for (port, _) in members.extract_if(.., |_, member| aged(member)) {
+            self.memberships -= 1;
+            if let Some(tally) = self.ports.get_mut(&port) {
+                tally.memberships -= 1;
+            }
+        }
+        if members.is_empty() {
+            self.groups.remove(&group);
+        }
+    }
+
+    fn route(&mut self, domain: Domain, port: PortId, asks: bool, now: Time) {
+        let tally = self.ports.entry(port).or_default();
+        let routers = self.routers.entry(domain).or_default();
+        if asks && !routers.has_querier(now) {
+            routers.since = now;
+        }
+        if !routers.ports.contains_key(&port) {
+            if tally.routed >= ROUTED_PORT_MAX {
+                tally.everything = true;
+                if routers.ports.is_empty() {
+                    self.routers.remove(&domain);
+                }
+                return;
+            }
+            tally.routed += 1;
+        }
+        let router = routers.ports.entry(port).or_insert(Router { heard: now, asked: None });
+        router.heard = now;
+        router.asked = if asks { Some(now) } else { router.asked };
+    }
+
+    fn join(&mut self, group: (u16, IpAddr), port: PortId, reporter: MacAddr, now: Time) {
+        let tally = *self.ports.entry(port).or_default();
+        if tally.everything || !group.1.is_multicast() || is_of_link(group.1) {
+            return;
+        }
+        let is_member = self.groups.get(&group).is_some_and(|members| members.contains_key(&port));
+        if !is_member && !self.make_room(port, tally) {
+            return;
+        }
+        let member = self.groups.entry(group).or_default().entry(port).or_insert(Member {
+            seen: now,
+            reporters: ArrayVec::new(),
+            crowded: false,
+        });
+        member.seen = now;
+        if !member.reporters.contains(&reporter) {
+            member.crowded |= member.reporters.try_push(reporter).is_err();
+        }
+        if !is_member {
+            self.memberships += 1;
+            self.ports.entry(port).or_default().memberships += 1;
+        }
+    }
+
+    /// Whether one more membership of a port may be remembered. Who has too many is sent everything from now on.
+    fn make_room(&mut self, port: PortId, tally: Tally) -> bool {
+        if tally.memberships >= GROUPS_PORT_MAX {
+            self.send_everything(port);
+            return false;
+        }
+        if self.memberships >= MEMBERSHIPS_MAX {
+            let most = self.ports.iter().max_by_key(|(_, tally)| tally.memberships);
+            let most = most.map_or(port, |(most, _)| *most);
+            self.send_everything(most);
+            return most != port;
+        }
+        true
+    }
+
+    fn send_everything(&mut self, port: PortId) {
+        self.forget_memberships(port);
+        self.ports.entry(port).or_default().everything = true;
+    }
+
+    fn leave(&mut self, group: (u16, IpAddr), port: PortId, reporter: MacAddr) {
+        let Some(members) = self.groups.get_mut(&group) else { return };
+        let Some(member) = members.get_mut(&port) else { return };
+        member.reporters.retain(|known| *known != reporter);
+        if member.crowded || !member.reporters.is_empty() {
+            return;
+        }
+        members.remove(&port);
+        if members.is_empty() {
+            self.groups.remove(&group);
+        }
+        self.memberships -= 1;
+        if let Some(tally) = self.ports.get_mut(&port) {
+            tally.memberships -= 1;
+        }
+    }
+
+    fn forget_memberships(&mut self, port: PortId) {
+        let Some(tally) = self.ports.get_mut(&port).filter(|tally| tally.memberships > 0) else {
+            return;
+        };
+        self.memberships -= std::mem::take(&mut tally.memberships);
+        self.groups.retain(|_, members| {
+            members.remove(&port);
+            !members.is_empty()
+        });
+    }
+}
+
+/// Whether a group holds on its own link, or nearer, and is none to be routed: its members need not report themselves.
+fn is_of_link(group: IpAddr) -> bool {
+    match group {
+        IpAddr::V4(v4) => v4.octets()[..3] == [224, 0, 0],
+        IpAddr::V6(v6) => v6.octets()[1] & 0x0f <= 2,
+    }
+}
+
+/// The hardware address of a group (RFC 1112, section 6.4; RFC 2464, section 7).
+fn hardware(group: IpAddr) -> MacAddr {
+    match group {
+        IpAddr::V4(v4) => hardware_v4(v4),
+        IpAddr::V6(v6) => hardware_v6(v6),
+    }
+}
+
+fn hardware_v4(group: Ipv4Addr) -> MacAddr {
+    let [_, b, c, d] = group.octets();
+    MacAddr([0x01, 0x00, 0x5e, b & 0x7f, c, d])
+}
+
+fn hardware_v6(group: Ipv6Addr) -> MacAddr {
+    let [.., a, b, c, d] = group.octets();
+    MacAddr([0x33, 0x33, a, b, c, d])
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! What hosts and routers say of groups: IGMP of versions 1 to 3 (RFC 1112, 2236, 3376), MLD of versions 1 and 2 (RFC 2710,
+//! 3810), and by which routers are known besides, PIM's greetings (RFC 7761).
+//!
+//! A message counts only where those it is meant for would heed it: unfragmented, its checksums right, sent to where it
+//! belongs. So nobody has the switch believe what the hosts do not, and a query that nobody will answer makes nobody age.
+//! Every frame comes from a guest and may hold anything.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+
+use portolan_nat::write::Header;
+
+use crate::checksum;
+use crate::frame::{Checksum, Frame};
+use crate::headers::{IPV6_LEN, Ip, bytes_at, protocol, u16_at};
+
+/// IP protocols that are not the gateway's business.
+const IGMP: u8 = 2;
+const PIM: u8 = 103;
+
+const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
+const ALL_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
+const ALL_PIM: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 13);
+const ALL_IGMP3: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 22);
+const ALL_NODES_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+const ALL_ROUTERS_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
+const ALL_PIM_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xd);
+const ALL_MLD2: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
+
+/// Hop-by-hop options, which MLD puts its router alert into (RFC 2711).
+const HOP_BY_HOP: u8 = 0;
+
+/// What somebody wants of a group.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wish {
+    /// To be sent what it is sent.
+    Join,
+    /// No more.
+    Leave,
+}
+
+/// What a message says.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Message<'m> {
+    /// A router asks; whether all groups are meant, and it has an address, so that it counts as the querier.
+    Query {
+        /// See there.
+        counts: bool,
+    },
+    /// A router greets another.
+    Greeting,
+    /// A host says what it wants of one group.
+    One(IpAddr, Wish),
+    /// A host says what it wants of several: so many records.
+    Many(u16, &'m [u8], Family),
+}
+
+/// How long a record's addresses are.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Family {
+    /// Four bytes each.
+    V4,
+    /// Sixteen.
+    V6,
+}
+
+impl<'m> Message<'m> {
+    /// Reads what a packet says of groups; none where it says nothing of them.
+    pub fn of(ip: &Ip, frame: &'m Frame<'_>) -> Option<Message<'m>> {
+        if ip.is_fragment() {
+            return None;
+        }
+        let bytes = frame.bytes();
+        match (ip.src, ip.dst, ip.protocol) {
+            (IpAddr::V4(src), IpAddr::V4(dst), IGMP | PIM) => {
+                let message = ip.transport(bytes);
+                let header = bytes.get(ip.l3..ip.l4)?;
+                if checksum::sum(header) != 0xffff || checksum::sum(message) != 0xffff {
+                    return None;
+                }
+                if ip.protocol == PIM {
+                    return greeting(message, dst == ALL_PIM && !src.is_unspecified());
+                }
+                igmp(src, dst, message)
+            }
+            (IpAddr::V6(_), IpAddr::V6(dst), PIM) => {
+                let message = ip.transport(bytes);
+                is_sound(ip, frame).then(|| greeting(message, dst == ALL_PIM_V6)).flatten()
+            }
+            (IpAddr::V6(src), IpAddr::V6(dst), protocol::ICMPV6) => {
+                let hop_limit = *bytes.get(ip.l3 + 7)?;
+                let speaks = src.is_unicast_link_local() || src.is_unspecified();
+                let is_mld = matches!(ip.transport(bytes).first()?, 130..=132 | 143);
+                let valid = is_mld && hop_limit == 1 && speaks && alerts(ip, bytes);
+                (valid && is_sound(ip, frame)).then(|| mld(src, dst, ip.transport(bytes))).flatten()
+            }
+            _ => None,
+        }
+    }
+
+    /// Calls `heed` with each group that a host speaks of, in order, as far as the message goes.
+    pub fn wishes(&self, heed: &mut dyn FnMut(IpAddr, Wish)) {
+        match *self {
+            Message::Query { .. } | Message::Greeting => {}
+            Message::One(group, wish) => heed(group, wish),
+            Message::Many(count, mut rest, family) => {
+                for _ in 0..count {
+                    let Some((record, behind)) = record(rest, family) else { return };
+                    rest = behind;
+                    if let Some((group, wish)) = record {
+                        heed(group, wish);
+                    }
+                }
+            }
+        }
+    }
+}
+
+fn greeting(message: &[u8], counts: bool) -> Option<Message<'static>> {
+    (counts && message.first() == Some(&0x20)).then_some(Message::Greeting)
+}
+
+/// Whether the transport checksum is right. One that the sender left to the device never lay on a wire.
+fn is_sound(ip: &Ip, frame: &Frame<'_>) -> bool {
+    match frame.offload.csum {
+        Checksum::Verified => return true,
+        Checksum::Partial { start, .. } if usize::from(start) == ip.l4 => return true,
+        Checksum::Partial { .. } | Checksum::Unverified => {}
+    }
+    let message = ip.transport(frame.bytes());
+    let pseudo = Header::new(ip.src, ip.dst, ip.protocol).pseudo(message.len());
+    checksum::add(pseudo, checksum::sum(message)) == 0xffff
+}
+
+/// Whether an IPv6 packet bears the router alert for MLD, without which hosts and routers do not heed one.
+fn alerts(ip: &Ip, frame: &[u8]) -> bool {
+    let options = || {
+        let header: [u8; 2] = bytes_at(frame, ip.l3 + IPV6_LEN)?;
+        let start = ip.l3 + IPV6_LEN + 2;
+        let end = start + 6 + 8 * usize::from(header[1]);
+        (frame.get(ip.l3 + 6) == Some(&HOP_BY_HOP)).then_some(frame.get(start..end)?)
+    };
+    let mut rest = options().unwrap_or_default();
+    while let [kind, behind @ ..] = rest {
+        rest = behind;
+        if *kind == 0 {
+            continue;
+        }
+        let [len, behind @ ..] = rest else { return false };
+        let Some((value, behind)) = behind.split_at_checked(usize::from(*len)) else {
+            return false;
+        };
+        if *kind == 5 && value == [0, 0] {
+            return true;
+        }
+        rest = behind;
+    }
+    false
+}
+
+fn igmp<'m>(src: Ipv4Addr, dst: Ipv4Addr, message: &'m [u8]) -> Option<Message<'m>> {
+    let group = Ipv4Addr::from(bytes_at(message, 4)?);
+    match message[0] {
+        0x11 => {
+            let counts = group.is_unspecified() && dst == ALL_HOSTS && !src.is_unspecified();
+            Some(Message::Query { counts })
+        }
+        0x12 | 0x16 if dst == group => Some(Message::One(group.into(), Wish::Join)),
+        0x17 if dst == ALL_ROUTERS || dst == group => Some(Message::One(group.into(), Wish::Leave)),
+        0x22 if dst == ALL_IGMP3 => {
+            Some(Message::Many(u16_at(message, 6)?, &message[8..], Family::V4))
+        }
+        _ => None,
+    }
+}
+
+fn mld<'m>(src: Ipv6Addr, dst: Ipv6Addr, message: &'m [u8]) -> Option<Message<'m>> {
+    if *message.first()? == 143 {
+        let count = u16_at(message, 6)?;
+        return (dst == ALL_MLD2).then_some(Message::Many(count, &message[8..], Family::V6));
+    }
+    let group = Ipv6Addr::from(bytes_at::<16>(message, 8)?);
+    match message[0] {
+        130 => {
+            let counts = group.is_unspecified() && dst == ALL_NODES_V6 && !src.is_unspecified();
+            Some(Message::Query { counts })
+        }
+        131 if dst == group => Some(Message::One(group.into(), Wish::Join)),
+        132 if dst == ALL_ROUTERS_V6 => Some(Message::One(group.into(), Wish::Leave)),
+        _ => None,
+    }
+}
+
+/// A record, and what stands behind it.
+type Record<'m> = (Option<(IpAddr, Wish)>, &'m [u8]);
+
+/// Reads one record of a report: its type, the length of what is behind its sources, how many sources there are, its group. Sources are
+/// not told apart. Who wants nothing but some of them wants the group, who wants none of it leaves it; who only takes
+/// some sources off his list may want others still, and changes nothing.
+fn record(bytes: &[u8], family: Family) -> Option<Record<'_>> {
+    let [kind, auxiliary, high, low] = bytes_at(bytes, 0)?;
+    let sources = usize::from(u16::from_be_bytes([high, low]));
+    let (group, size) = match family {
+        Family::V4 => (IpAddr::from(bytes_at::<4>(bytes, 4)?), 4),
+        Family::V6 => (IpAddr::from(bytes_at::<16>(bytes, 4)?), 16),
+    };
+    let rest = bytes.get(4 + size + sources * size + usize::from(auxiliary) * 4..)?;
+    let wish = match (kind, sources) {
+        (1 | 3, 0) => Some(Wish::Leave),
+        (1 | 3 | 5, 1..) | (2 | 4, _) => Some(Wish::Join),
+        _ => None,
+    };
+    Some((wish.map(|wish| (group, wish)), rest))
+}
