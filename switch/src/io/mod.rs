@@ -11,6 +11,7 @@ mod options;
 pub mod packet;
 mod port_io;
 mod ring;
+pub mod tap;
 #[cfg(test)]
 mod tests;
 
@@ -20,3 +21,4 @@ pub use neck::{Door, Down, Handle, Up};
 pub use packet::PacketWire;
 pub use port_io::Port;
 pub use ring::RingShape;
+pub use tap::TapWire;
