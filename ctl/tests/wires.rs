@@ -14,6 +14,7 @@ use nix::poll::{PollFd, PollFlags, poll};
 use nix::sys::socket::{LinkAddr, MsgFlags, SockaddrLike, bind, recv, send, setsockopt, sockopt};
 use portolan::namespace::user::open_pidfd;
 use portolan::namespace::wire::{Target, Wire, WireSpec, make, route, use_program, write_etc};
+use portolan::topology::WireKind;
 
 /// A process in namespaces of its own; they go with it.
 struct Guest {
@@ -76,6 +77,8 @@ fn spec() -> WireSpec {
         addresses: vec!["172.18.0.2/16".parse().unwrap(), "fd00:1::2/64".parse().unwrap()],
         gateway4: Some("172.18.0.1".parse().unwrap()),
         gateway6: Some("fd00:1::1".parse().unwrap()),
+        bare: false,
+        kind: WireKind::Veth,
         ipv6: true,
         mtu: 1400,
         gso_max_size: 65000,
@@ -97,7 +100,7 @@ fn listen(wire: &Wire) {
     let address =
         unsafe { LinkAddr::from_raw((&raw const raw).cast(), Some(size_of_val(&raw) as u32)) }
             .unwrap();
-    bind(wire.packet.as_raw_fd(), &address).unwrap();
+    bind(wire.descriptor.as_raw_fd(), &address).unwrap();
 }
 
 /// The next frame of this EtherType.
@@ -105,10 +108,10 @@ fn frame(wire: &Wire, ether_type: u16) -> Vec<u8> {
     let mut bytes = vec![0; 2048];
     for _ in 0..100 {
         assert_eq!(
-            poll(&mut [PollFd::new(wire.packet.as_fd(), PollFlags::POLLIN)], 5000u16),
+            poll(&mut [PollFd::new(wire.descriptor.as_fd(), PollFlags::POLLIN)], 5000u16),
             Ok(1)
         );
-        let length = recv(wire.packet.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
+        let length = recv(wire.descriptor.as_raw_fd(), &mut bytes, MsgFlags::empty()).unwrap();
         if bytes[12..14] == ether_type.to_be_bytes() {
             return bytes[..length].to_vec();
         }
@@ -191,7 +194,7 @@ fn without_ipv6_the_interface_has_none() {
 fn frames_go_both_ways_and_our_end_is_silent() {
     let guest = Guest::user();
     let wire = make(guest.target(), &spec()).unwrap();
-    setsockopt(&wire.packet, sockopt::RcvBuf, &(1 << 20)).unwrap();
+    setsockopt(&wire.descriptor, sockopt::RcvBuf, &(1 << 20)).unwrap();
     listen(&wire);
     guest.shell("ping -c 1 -W 1 172.18.0.1");
     let request = frame(&wire, 0x0806);
@@ -206,7 +209,7 @@ fn frames_go_both_ways_and_our_end_is_silent() {
     question[22..28].copy_from_slice(&gateway);
     question[28..32].copy_from_slice(&request[38..42]);
     question[38..42].copy_from_slice(&request[28..32]);
-    send(wire.packet.as_raw_fd(), &question, MsgFlags::empty()).unwrap();
+    send(wire.descriptor.as_raw_fd(), &question, MsgFlags::empty()).unwrap();
     let answer = loop {
         let frame = frame(&wire, 0x0806);
         if frame[20..22] == [0, 2] {
@@ -255,7 +258,7 @@ fn the_death_of_the_guest_shows_on_both_sockets() {
     let wire = make(guest.target(), &spec()).unwrap();
     listen(&wire);
     drop(guest);
-    let mut polled = [PollFd::new(wire.packet.as_fd(), PollFlags::empty())];
+    let mut polled = [PollFd::new(wire.descriptor.as_fd(), PollFlags::empty())];
     assert_eq!(poll(&mut polled, 10_000u16), Ok(1));
     assert!(polled[0].revents().unwrap().contains(PollFlags::POLLERR));
     eventually("the link event", || {

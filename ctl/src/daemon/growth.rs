@@ -77,6 +77,7 @@ struct Growth {
     endpoint: EndpointId,
     from: WireNote,
     to: WireNote,
+    shape: RingShape,
     _held: OwnedMutexGuard<()>,
 }
 
@@ -86,14 +87,16 @@ impl Control {
         let (&endpoint, wire) = self.wires.iter().find(|(_, wire)| wire.port == port)?;
         let held = Arc::clone(&wire.taking).try_lock_owned().ok()?;
         let from = wire.note;
-        let to = WireNote { shape: packet::larger(from.shape)?, ..from };
-        let rings = self.wires.values().map(|wire| wire.note.shape);
-        if !self.ring_budget.admits(rings, from.shape, to.shape) {
+        let former = from.shape?;
+        let shape = packet::larger(former)?;
+        let to = WireNote { shape: Some(shape), ..from };
+        let rings = self.wires.values().filter_map(|wire| wire.note.shape);
+        if !self.ring_budget.admits(rings, former, shape) {
             self.ring_budget.tell_used_up();
             return None;
         }
         self.wires.get_mut(&endpoint)?.note = to;
-        Some(Growth { endpoint, from, to, _held: held })
+        Some(Growth { endpoint, from, to, shape, _held: held })
     }
 }
 
@@ -107,13 +110,16 @@ impl Daemon {
             self.keeping.note(&wire_key(growth.endpoint), growth.to.text());
             growth
         };
-        let (plane, to) = (Arc::clone(&self.plane), growth.to);
+        let (plane, shape) = (Arc::clone(&self.plane), growth.shape);
         let runtime = Handle::current();
         // All of it on that thread: a port that is paused is not to wait until one is free.
         let work = move || {
-            let Port::Packet(mut wire) = runtime.block_on(plane.pause(port))?;
-            let result = wire.reshape(to.shape);
-            let open = Opening { ports: vec![(port, Port::Packet(wire))], ..Opening::default() };
+            let mut paused = runtime.block_on(plane.pause(port))?;
+            let result = match &mut paused {
+                Port::Packet(wire) => wire.reshape(shape),
+                Port::Tap(_) => Ok(()),
+            };
+            let open = Opening { ports: vec![(port, paused)], ..Opening::default() };
             runtime.block_on(plane.change(open, Vec::new()));
             result.err()
         };

@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::sync::Arc;
 
 use portolan_switch::ids::PortId;
-use portolan_switch::io::{PacketWire, Port, RingShape, packet};
+use portolan_switch::io::{PacketWire, Port, RingShape, TapWire, packet};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
 use tokio::task::AbortHandle;
@@ -20,7 +20,7 @@ use super::{Control, Daemon, LiveWire};
 use crate::daemon::log::say;
 use crate::namespace::netlink::delete_link_unanswered;
 use crate::namespace::wire::{self, Target, WireSpec};
-use crate::topology::{EndpointId, Id, Refusal, Topology};
+use crate::topology::{EndpointId, Id, Refusal, Topology, WireKind};
 
 /// A process that has lost its namespaces is seen to have ended within this time.
 const END_SETTLES: std::time::Duration = std::time::Duration::from_millis(100);
@@ -29,7 +29,8 @@ const END_SETTLES: std::time::Duration = std::time::Duration::from_millis(100);
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub(super) struct WireNote {
     pub(super) ifindex: u32,
-    pub(super) shape: RingShape,
+    /// How its ring is laid out; none for a TAP, which has no ring.
+    pub(super) shape: Option<RingShape>,
 }
 
 impl WireNote {
@@ -42,7 +43,7 @@ impl WireNote {
 /// A wire that is made, and not served yet.
 pub(super) struct MadeWire {
     pub(super) endpoint: EndpointId,
-    pub(super) port: PacketWire,
+    pub(super) port: Port,
     netlink: OwnedFd,
     note: WireNote,
 }
@@ -85,11 +86,13 @@ pub(super) fn wire_key(endpoint: EndpointId) -> String {
 pub(super) fn wire_spec(topology: &Topology, endpoint: EndpointId) -> Option<WireSpec> {
     let spec = topology.wire_spec(endpoint)?;
     Some(WireSpec {
+        kind: spec.kind,
         ifname: spec.ifname,
         mac: spec.mac,
         addresses: spec.addresses,
         gateway4: spec.gateway4,
         gateway6: spec.gateway6,
+        bare: spec.bare,
         ipv6: spec.ipv6,
         mtu: spec.mtu,
         gso_max_size: packet::GSO_MAX,
@@ -109,9 +112,19 @@ pub(super) async fn make(
 
 fn make_one(place: &Place, endpoint: EndpointId, spec: &WireSpec) -> Result<MadeWire, String> {
     let made = wire::make(place.target(), spec)?;
-    let note = WireNote { ifindex: made.ifindex, shape: packet::SHAPE };
-    let port = PacketWire::open(made.packet, made.ifindex, note.shape)
-        .map_err(|error| format!("cannot set up the ring of {}: {error}", spec.ifname))?;
+    let (port, shape) = match spec.kind {
+        WireKind::Veth => {
+            let port = PacketWire::open(made.descriptor, made.ifindex, packet::SHAPE)
+                .map_err(|error| format!("cannot set up the ring of {}: {error}", spec.ifname))?;
+            (Port::Packet(port), Some(packet::SHAPE))
+        }
+        WireKind::Tap => {
+            let port = TapWire::adopt(made.descriptor)
+                .map_err(|error| format!("cannot serve {}: {error}", spec.ifname))?;
+            (Port::Tap(port), None)
+        }
+    };
+    let note = WireNote { ifindex: made.ifindex, shape };
     Ok(MadeWire { endpoint, port, netlink: made.netlink, note })
 }
 
@@ -123,11 +136,17 @@ pub(super) fn adopt(
 ) -> Result<MadeWire, String> {
     let note: WireNote =
         serde_json::from_str(note).map_err(|error| format!("its note: {error}"))?;
-    let (Some(netlink), Some(socket)) = (descriptors.pop(), descriptors.pop()) else {
+    let (Some(netlink), Some(descriptor)) = (descriptors.pop(), descriptors.pop()) else {
         return Err("its descriptors are missing".into());
     };
-    let port =
-        PacketWire::adopt(socket, note.shape).map_err(|error| format!("its ring: {error}"))?;
+    let port = match note.shape {
+        Some(shape) => PacketWire::adopt(descriptor, shape)
+            .map(Port::Packet)
+            .map_err(|error| format!("its ring: {error}"))?,
+        None => TapWire::adopt(descriptor)
+            .map(Port::Tap)
+            .map_err(|error| format!("its device: {error}"))?,
+    };
     if port.is_gone() {
         Err("its interface is gone".into())
     } else {
@@ -189,14 +208,14 @@ impl Daemon {
         made: MadeWire,
     ) -> (PortId, Port) {
         let MadeWire { endpoint, port, netlink, note } = made;
-        self.keeping.hold(&wire_key(endpoint), note.text(), &[port.socket(), netlink.as_fd()]);
+        self.keeping.hold(&wire_key(endpoint), note.text(), &[port.descriptor(), netlink.as_fd()]);
         let id = control.next_port();
         new.wired(endpoint, Some(id));
         let netlink = Arc::new(netlink);
         let watch = self.watch_link(endpoint, Arc::clone(&netlink));
         let taking = Arc::default();
         control.wires.insert(endpoint, LiveWire { port: id, netlink, note, watch, taking });
-        (id, Port::Packet(port))
+        (id, port)
     }
 
     /// Takes endpoints out of service, after the commands that detach them have gone down: the keeper forgets their wires, and
@@ -215,7 +234,8 @@ impl Daemon {
             for wire in gone {
                 wire.watch.abort();
                 // It may have gone by itself, which is the same.
-                let _ = delete_link_unanswered(wire.netlink.as_fd(), wire.note.ifindex);
+                let elsewhere = wire.note.shape.is_none().then_some(wire::THEIRS);
+                let _ = delete_link_unanswered(wire.netlink.as_fd(), wire.note.ifindex, elsewhere);
             }
         });
         let plane = Arc::clone(&self.plane);

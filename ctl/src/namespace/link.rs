@@ -13,6 +13,7 @@ use netlink_packet_route::link::{
     AfSpecInet6, AfSpecUnspec, In6AddrGenMode, InfoData, InfoKind, InfoVeth, LinkAttribute,
     LinkFlags, LinkInfo, LinkMessage,
 };
+use netlink_packet_route::nsid::{NsidAttribute, NsidMessage};
 use netlink_packet_route::route::{
     RouteAttribute, RouteHeader, RouteMessage, RouteProtocol, RouteScope, RouteType,
 };
@@ -65,6 +66,21 @@ impl Netlink {
             ]),
         ];
         self.request(Message::NewLink(link), NLM_F_CREATE | NLM_F_EXCL).map(drop)
+    }
+
+    /// Gives the namespace `netns` a number by which requests on a socket of this one can mean it.
+    pub fn number_namespace(&mut self, netns: BorrowedFd<'_>, number: i32) -> io::Result<()> {
+        let mut message = NsidMessage::default();
+        message.attributes =
+            vec![NsidAttribute::Id(number), NsidAttribute::Fd(netns.as_raw_fd().cast_unsigned())];
+        self.request(Message::NewNsId(message), 0).map(drop)
+    }
+
+    /// Moves an interface to the namespace `netns`, where it has that name; `EEXIST` where another one has it.
+    pub fn move_link(&mut self, index: u32, netns: BorrowedFd<'_>, name: &str) -> io::Result<()> {
+        let none = LinkFlags::empty();
+        let to = [LinkAttribute::NetNsFd(netns.as_raw_fd()), LinkAttribute::IfName(name.into())];
+        self.set_link(index, none, none, to.to_vec())
     }
 
     /// The index of the interface of this name; `ENODEV` where there is none.

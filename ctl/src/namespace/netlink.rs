@@ -10,7 +10,7 @@ use netlink_packet_core::{
     NLM_F_ACK, NLM_F_REQUEST, NetlinkHeader, NetlinkMessage, NetlinkPayload,
 };
 use netlink_packet_route::RouteNetlinkMessage;
-use netlink_packet_route::link::LinkMessage;
+use netlink_packet_route::link::{LinkAttribute, LinkMessage};
 use nix::sys::socket::{
     AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, bind, recv, send,
     setsockopt, socket, sockopt,
@@ -104,10 +104,16 @@ fn split(bytes: &[u8]) -> Option<(u16, u32, &[u8], &[u8])> {
 }
 
 /// Deletes an interface through a socket whose answers somebody else reads, so that none is asked for. The kernel does it
-/// within the call: when this returns, the interface and its peer are gone, or were before.
-pub fn delete_link_unanswered(socket: BorrowedFd<'_>, index: u32) -> io::Result<()> {
+/// within the call: when this returns, the interface and its peer are gone, or were before. It lies in the socket's own
+/// namespace, or in the one that has this number there.
+pub fn delete_link_unanswered(
+    socket: BorrowedFd<'_>,
+    index: u32,
+    namespace: Option<i32>,
+) -> io::Result<()> {
     let mut link = LinkMessage::default();
     link.header.index = index;
+    link.attributes.extend(namespace.map(LinkAttribute::IfNetnsId));
     let bytes = encode(RouteNetlinkMessage::DelLink(link), 0, 0);
     send(socket.as_raw_fd(), &bytes, MsgFlags::MSG_DONTWAIT)?;
     Ok(())

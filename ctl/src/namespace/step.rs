@@ -6,18 +6,23 @@ use std::net::IpAddr;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use ipnet::{IpNet, Ipv6Net};
-use netlink_packet_route::link::LinkFlags;
+use netlink_packet_route::link::{LinkAttribute, LinkFlags};
 use nix::sched::{CloneFlags, setns, unshare};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
+use portolan_switch::io::tap::{DEVICE as TUN, TapWire, TapWish};
 
 use super::channel;
 use super::link::VethPair;
 use super::netlink::{Netlink, link_events};
 use super::offload;
 use super::wire::{Answer, Request, Task, WireSpec};
+use crate::topology::WireKind;
 
 /// The name of our end of every wire; it is alone in its namespace.
 const OUR_END: &str = "wire";
+
+/// The number that the guest's namespace has in ours, where its device is a TAP.
+pub const THEIRS: i32 = 0;
 
 /// The index of `lo` in every network namespace.
 const LOOPBACK: u32 = 1;
@@ -109,35 +114,100 @@ fn make(spec: &WireSpec) -> Result<(u32, Vec<OwnedFd>), String> {
     // Our end is a plug, not a host: the name space it lies in never speaks by itself.
     sysctl("net/ipv6/conf/default/disable_ipv6", "1");
     let mut ours = Netlink::open().map_err(failed("open a netlink socket"))?;
+    let plugged = match spec.kind {
+        WireKind::Veth => plug_veth(&mut ours, spec, their_netns.as_fd()),
+        WireKind::Tap => plug_tap(&mut ours, spec, their_netns.as_fd()),
+    };
+    let (index, passed) = plugged?;
+    let finished = setns(&their_netns, CloneFlags::CLONE_NEWNET)
+        .map_err(|errno| failed("return")(errno.into()))
+        .and_then(|()| finish_theirs(&mut theirs, spec));
+    match (finished, index) {
+        (Ok(_), Some(index)) => Ok((index, passed)),
+        (Ok(theirs), None) => Ok((theirs, passed)),
+        (Err(message), index) => {
+            // Our namespace dies with this process, but later than it; the caller may try again at once. A TAP goes with its
+            // descriptor.
+            let _ = index.map(|index| ours.delete_link(index));
+            Err(message)
+        }
+    }
+}
+
+/// Where our end lies by itself, if it does; and what is passed out.
+type Plugged = (Option<u32>, Vec<OwnedFd>);
+
+/// Makes a veth pair, the guest's end down in its namespace.
+fn plug_veth(
+    ours: &mut Netlink,
+    spec: &WireSpec,
+    their_netns: BorrowedFd<'_>,
+) -> Result<Plugged, String> {
     let pair = VethPair {
         name: OUR_END,
         peer_name: &spec.ifname,
-        peer_netns: their_netns.as_fd(),
+        peer_netns: their_netns,
         peer_mac: spec.mac,
         mtu: spec.mtu,
     };
     ours.make_veth(&pair).map_err(|error| match error.raw_os_error() {
-        Some(libc::EEXIST) => {
-            format!("there is an interface {} already; choose another name (--ifname)", spec.ifname)
-        }
+        Some(libc::EEXIST) => name_is_taken(spec),
         Some(libc::EOPNOTSUPP) => {
             "the kernel has no veth interfaces; load them (`modprobe veth`)".into()
         }
         _ => format!("cannot make {}: {error}", spec.ifname),
     })?;
-    let index = ours.index_of(OUR_END).map_err(failed("find our end"))?;
-    let finished =
-        finish_ours(&mut ours, index, spec).map_err(failed("set up our end")).and_then(|passed| {
-            setns(&their_netns, CloneFlags::CLONE_NEWNET)
-                .map_err(|errno| failed("return")(errno.into()))?;
-            finish_theirs(&mut theirs, spec)?;
-            Ok((index, passed))
-        });
-    if finished.is_err() {
-        // Our namespace dies with this process, but later than it; the caller may try again at once.
-        let _ = ours.delete_link(index);
+    let index = ours.index_of(OUR_END).map_err(|error| format!("cannot find our end: {error}"))?;
+    match finish_ours(ours, index, spec) {
+        Ok(passed) => Ok((Some(index), passed)),
+        Err(error) => {
+            let _ = ours.delete_link(index);
+            Err(format!("cannot set up our end for {}: {error}", spec.ifname))
+        }
     }
-    finished
+}
+
+/// Makes a TAP device and moves it to the guest, down.
+fn plug_tap(
+    ours: &mut Netlink,
+    spec: &WireSpec,
+    their_netns: BorrowedFd<'_>,
+) -> Result<Plugged, String> {
+    let wish = TapWish { vnet_hdr: !is_without("vnet-hdr"), uso: has_udp_superframes() };
+    let device = TapWire::make(OUR_END, wish).map_err(|error| no_tap(&error))?;
+    let settings =
+        [LinkAttribute::Address(spec.mac.0.to_vec()), LinkAttribute::Mtu(spec.mtu.into())];
+    let plug = |ours: &mut Netlink| -> io::Result<Vec<OwnedFd>> {
+        let index = ours.index_of(OUR_END)?;
+        let none = LinkFlags::empty();
+        ours.set_link(index, none, none, settings.to_vec())?;
+        ours.number_namespace(their_netns, THEIRS)?;
+        ours.move_link(index, their_netns, &spec.ifname)?;
+        // Later than the move, which looks like an end from here.
+        Ok(vec![device.descriptor().try_clone_to_owned()?, link_events()?])
+    };
+    match plug(ours) {
+        Ok(passed) => Ok((None, passed)),
+        Err(error) if error.raw_os_error() == Some(libc::EEXIST) => Err(name_is_taken(spec)),
+        Err(error) => Err(format!("cannot make {}: {error}", spec.ifname)),
+    }
+}
+
+fn name_is_taken(spec: &WireSpec) -> String {
+    format!("there is an interface {} already; choose another name (--ifname)", spec.ifname)
+}
+
+/// What to do where a TAP device could not be made.
+fn no_tap(error: &io::Error) -> String {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => format!(
+            "a TAP wire needs {TUN}, which this user may not open: let it (as root, `chmod 0666 {TUN}`), or choose a veth wire"
+        ),
+        io::ErrorKind::NotFound => format!(
+            "a TAP wire needs {TUN}, which is not there: load it (as root, `modprobe tun`), or choose a veth wire"
+        ),
+        _ => format!("cannot make a TAP device of {TUN}: {error}; a veth wire needs none"),
+    }
 }
 
 /// Readies our end and opens the sockets that are to be passed out.
@@ -150,17 +220,19 @@ fn finish_ours(ours: &mut Netlink, index: u32, spec: &WireSpec) -> io::Result<Ve
     Ok(vec![packet, link_events()?])
 }
 
-/// Readies the guest's end; the thread is in the guest's network namespace.
-fn finish_theirs(theirs: &mut Netlink, spec: &WireSpec) -> Result<(), String> {
+/// Readies the guest's end, whose index is given back; the thread is in the guest's network namespace.
+fn finish_theirs(theirs: &mut Netlink, spec: &WireSpec) -> Result<u32, String> {
     let name = spec.ifname.as_str();
     let none = LinkFlags::empty();
     let failed = |what: String| move |error: io::Error| format!("cannot {what} on {name}: {error}");
     let index = theirs.index_of(name).map_err(|error| format!("cannot find {name}: {error}"))?;
-    theirs.no_automatic_ipv6(index).map_err(failed("set IPv6 up".into()))?;
-    // These repeat what was asked for by netlink, or keep quiet what static addresses need not say.
     sysctl(&format!("net/ipv6/conf/{name}/disable_ipv6"), if spec.ipv6 { "0" } else { "1" });
-    sysctl(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
-    sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    if !spec.bare || !spec.ipv6 {
+        theirs.no_automatic_ipv6(index).map_err(failed("set IPv6 up".into()))?;
+        // These repeat what was asked for by netlink, or keep quiet what static addresses need not say.
+        sysctl(&format!("net/ipv6/conf/{name}/accept_dad"), "0");
+        sysctl(&format!("net/ipv6/conf/{name}/accept_ra"), "0");
+    }
     theirs
         .set_superframe_size(index, spec.gso_max_size)
         .map_err(failed("limit superframes".into()))?;
@@ -170,6 +242,16 @@ fn finish_theirs(theirs: &mut Netlink, spec: &WireSpec) -> Result<(), String> {
     theirs
         .set_link(index, LinkFlags::Up, none, vec![])
         .map_err(failed("bring the link up".into()))?;
+    if !spec.bare {
+        configure(theirs, index, spec)?;
+    }
+    Ok(index)
+}
+
+/// Gives the guest's end its addresses and routes.
+fn configure(theirs: &mut Netlink, index: u32, spec: &WireSpec) -> Result<(), String> {
+    let name = spec.ifname.as_str();
+    let failed = |what: String| move |error: io::Error| format!("cannot {what} on {name}: {error}");
     if spec.ipv6 {
         let link_local =
             Ipv6Net::new(spec.mac.link_local(), 64).map_err(|error| error.to_string())?;
@@ -209,13 +291,17 @@ fn sysctl(path: &str, value: &str) {
     let _ = fs::write(format!("/proc/sys/{path}"), value);
 }
 
-/// Whether packet sockets can tell UDP superframes (Linux 6.2), and nobody has switched that off for a test.
-fn has_udp_superframes() -> bool {
+/// Whether a feature of the kernel was switched off, as for a test.
+fn is_without(feature: &str) -> bool {
     let without = std::env::var("PORTOLAN_WITHOUT").unwrap_or_default();
+    without.split(',').any(|name| name.trim() == feature)
+}
+
+/// Whether packet sockets and TAP devices can tell UDP superframes (Linux 6.2), and nobody has switched that off.
+fn has_udp_superframes() -> bool {
     let release =
         nix::sys::utsname::uname().map(|names| names.release().to_string_lossy().into_owned());
-    !without.split(',').any(|name| name == "uso")
-        && release.is_ok_and(|release| version(&release) >= (6, 2))
+    !is_without("uso") && release.is_ok_and(|release| version(&release) >= (6, 2))
 }
 
 /// Major and minor number of a kernel release.

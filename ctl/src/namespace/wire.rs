@@ -1,9 +1,12 @@
 //! Wires: how a port of the switch comes to be in somebody else's network namespace.
 //!
-//! A wire is a veth pair. One end is the guest's interface, in its network namespace C. The other lies in a namespace S
-//! that no process lives in and that the wire's descriptors alone keep alive: closing them all takes the wire away. The
-//! daemon cannot go there (it has threads, and no privilege), so it starts itself anew as a *step* (`portolan wire-step`),
+//! A wire is a veth pair, as a rule. One end is the guest's interface, in its network namespace C. The other lies in a
+//! namespace S that no process lives in and that the wire's descriptors alone keep alive: closing them all takes the wire away.
+//! The daemon cannot go there (it has threads, and no privilege), so it starts itself anew as a *step* (`portolan wire-step`),
 //! which joins the guest's namespaces, makes the pair, and passes two sockets of S out. The step holds nothing afterwards.
+//!
+//! Where a TAP device is asked for, it is made in S and moved into C, and its descriptor is passed out in place of the packet
+//! socket. Made in C, the descriptor would keep C alive when all that lived there has ended, and nobody would be told.
 
 use std::fs::{self, File};
 use std::io::{self, Read as _, Write as _};
@@ -25,8 +28,9 @@ use super::channel;
 use super::user::pid_of;
 use crate::api::types::EtcFiles;
 use crate::paths::NODE_MARK;
+use crate::topology::WireKind;
 
-pub use super::step::step_main;
+pub use super::step::{THEIRS, step_main};
 
 /// The hidden subcommand that runs [`step_main`].
 pub const STEP_COMMAND: &str = "wire-step";
@@ -46,6 +50,8 @@ pub enum Target<'a> {
 /// The guest's end of a wire to be made.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct WireSpec {
+    /// What it is made of.
+    pub kind: WireKind,
     /// The name of the interface.
     pub ifname: String,
     /// Its hardware address.
@@ -56,6 +62,9 @@ pub struct WireSpec {
     pub gateway4: Option<Ipv4Addr>,
     /// The IPv6 default route, where it is to lead here.
     pub gateway6: Option<Ipv6Addr>,
+    /// Whether the interface comes up without addresses and routes, and whoever lives there sees to them: the kernel to IPv6
+    /// by its own rules, link-local address and router advertisements included.
+    pub bare: bool,
     /// Whether the interface speaks IPv6, and so has its link-local address.
     pub ipv6: bool,
     /// The MTU, in bytes.
@@ -64,12 +73,12 @@ pub struct WireSpec {
     pub gso_max_size: u32,
 }
 
-/// Our side of a wire. All of it pins S: the wire lives while one of these is open.
+/// Our side of a wire. A veth wire lives while one of its descriptors is open, a TAP while copies of the first are.
 #[derive(Debug)]
 pub struct Wire {
-    /// A packet socket of S, not bound yet: `socket(AF_PACKET, SOCK_RAW, 0)`.
-    pub packet: OwnedFd,
-    /// The index of our end in S.
+    /// What frames go through: a packet socket of S, not bound yet (`socket(AF_PACKET, SOCK_RAW, 0)`), or a TAP device.
+    pub descriptor: OwnedFd,
+    /// The index of our end in S, or of the TAP device in C.
     pub ifindex: u32,
     /// An rtnetlink socket of S, non-blocking, subscribed to link events.
     pub netlink: OwnedFd,
@@ -89,16 +98,16 @@ pub(super) enum Task {
     Route { gateway4: Option<(String, Ipv4Addr)>, gateway6: Option<(String, Ipv6Addr)> },
 }
 
-/// What a step answers: the index of our end (0 where nothing was made), or why not.
+/// What a step answers: the index that [`Wire`] has (0 where nothing was made), or why not.
 pub(super) type Answer = Result<u32, String>;
 
 /// Makes a wire into `target`. Blocks for some milliseconds, at most ten seconds; on failure nothing is left.
 pub fn make(target: Target<'_>, spec: &WireSpec) -> Result<Wire, String> {
     let (ifindex, descriptors) = step(target, Task::Make(spec.clone()))?;
-    let Ok([packet, netlink]) = <[OwnedFd; 2]>::try_from(descriptors) else {
-        return Err("the wire step did not pass its two sockets".into());
+    let Ok([descriptor, netlink]) = <[OwnedFd; 2]>::try_from(descriptors) else {
+        return Err("the wire step did not pass its two descriptors".into());
     };
-    Ok(Wire { packet, ifindex, netlink })
+    Ok(Wire { descriptor, ifindex, netlink })
 }
 
 /// Makes the given gateways the default routes of `target`, each behind the interface of that name. A family without one

@@ -8,6 +8,7 @@ use portolan_switch::ids::{MacAddr, NetworkId, NodeId};
 
 use super::Topology;
 use super::model::{Endpoint, EndpointId, Form, Network, Node};
+use super::options::{EndpointOptions, WireKind};
 use crate::api::types::EtcFiles;
 
 /// What the wire of an endpoint must be like.
@@ -33,6 +34,10 @@ pub struct WireSpec {
     pub mtu: u16,
     /// Whether the interface has IPv6 at all.
     pub ipv6: bool,
+    /// What the wire is made of.
+    pub kind: WireKind,
+    /// Whether the interface is left without addresses and routes.
+    pub bare: bool,
 }
 
 /// The gateway of the subnet an address is from.
@@ -56,18 +61,22 @@ pub(super) fn gateway6(network: &Network, endpoint: &Endpoint) -> Option<Ipv6Add
 
 impl Topology {
     /// The wires of a node, in the order its endpoints were made. The default route of each family goes through the
-    /// gateway of the highest priority, the endpoint made first among equals; an internal network gives none.
+    /// gateway of the highest priority, the endpoint made first among equals; an internal network gives none, and an
+    /// endpoint that its node sets up itself takes none.
     pub fn wire_specs(&self, node: &Node) -> Vec<WireSpec> {
         let ways_out: Vec<(&Endpoint, &Network)> = node
             .endpoints_by_priority()
             .into_iter()
             .filter_map(|endpoint| Some((endpoint, &**self.networks.get(&endpoint.network)?)))
-            .filter(|(_, network)| !network.internal)
+            .filter(|(endpoint, network)| {
+                !network.internal && !EndpointOptions::of(&endpoint.driver_opts).bare
+            })
             .collect();
         let first4 = ways_out.iter().find(|(e, n)| gateway4(n, e).is_some()).map(|(e, _)| e.id);
         let first6 = ways_out.iter().find(|(e, n)| gateway6(n, e).is_some()).map(|(e, _)| e.id);
         let spec = |endpoint: &Endpoint| {
             let network = self.networks.get(&endpoint.network)?;
+            let options = EndpointOptions::of(&endpoint.driver_opts);
             Some(WireSpec {
                 endpoint: endpoint.id,
                 node: node.node_id(),
@@ -79,6 +88,8 @@ impl Topology {
                 gateway6: gateway6(network, endpoint).filter(|_| first6 == Some(endpoint.id)),
                 mtu: network.mtu,
                 ipv6: network.ipv6,
+                kind: options.wire,
+                bare: options.bare,
             })
         };
         node.endpoints.iter().filter_map(spec).collect()

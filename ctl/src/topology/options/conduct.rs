@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use portolan_switch::command::{Carriage, Conduct, VlanPolicy};
 use portolan_switch::ids::MacAddr;
+use serde::{Deserialize, Serialize};
 
 use super::carriage::StormWish;
 use super::{Key, NETWORK, NetworkOptions, OURS, names, on, one_of, read};
@@ -19,7 +20,7 @@ const STATIONS_MAX: usize = 64;
 const VLANS: std::ops::RangeInclusive<u16> = 1..=4094;
 
 /// As what a wire is made.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
 pub enum WireKind {
     /// A veth pair, our end behind a packet socket.
     #[default]

@@ -65,6 +65,8 @@ fn wires_carry_what_the_interface_needs() {
             gateway6: Some("fd00::1".parse().unwrap()),
             mtu: 1400,
             ipv6: true,
+            kind: WireKind::Veth,
+            bare: false,
         }
     );
 }
