@@ -6,6 +6,14 @@
 //! are right unless the script says otherwise: so the script gets far with few bytes. After each step the frames must
 //! balance; a panic anywhere is the finding.
 
+mod lan;
+mod parsers;
+mod requests;
+
+pub use lan::{dhcp4, dhcp6, lan, ndp};
+pub use parsers::{dns, vnet};
+pub use requests::{api, wires};
+
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
@@ -469,15 +477,22 @@ pub fn replies(data: &[u8]) {
     stage.wait(Duration::from_secs(100));
 }
 
-/// Plays a script by the name of its kind, which is the name of its fuzz target; whether there is such a kind.
-pub fn replay(kind: &str, data: &[u8]) -> bool {
-    match kind {
-        "packets" => packets(data),
-        "tcp" => tcp(data),
-        "datagrams" => datagrams(data),
-        "icmp" => icmp(data),
-        "replies" => replies(data),
-        _ => return false,
-    }
-    true
-}
+/// What plays a script.
+pub type Play = fn(&[u8]);
+
+/// All kinds of scripts by their names, which are those of their fuzz targets and corpora.
+pub const KINDS: [(&str, Play); 13] = [
+    ("packets", packets),
+    ("tcp", tcp),
+    ("datagrams", datagrams),
+    ("icmp", icmp),
+    ("replies", replies),
+    ("lan", lan),
+    ("dhcp4", dhcp4),
+    ("dhcp6", dhcp6),
+    ("ndp", ndp),
+    ("dns", dns),
+    ("vnet", vnet),
+    ("api", api),
+    ("wires", wires),
+];

@@ -1,0 +1,645 @@
+//! Arbitrary bytes as what the guests of one LAN do to each other and to its gateway.
+//!
+//! The first bytes of a script choose how the network is and what each of its four ports may do: mode, guard, storm limits,
+//! loops, snooping, answers, VLANs, isolation, and the servers of addresses. Its steps are frames of any port, sound to a
+//! degree that the script chooses, with any virtio_net_hdr and tags in or beside them; frames that were sent out and come
+//! back by some port; time; and ports that come and go. What goes out must go to a port there is, and its offload must fit
+//! its bytes, for whoever sends it relies on that.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use portolan_switch::command::{
+    Advert, Carriage, Command, Conduct, Dhcp4, Dhcp6, Egress, Filtering, HostSpec, Limits,
+    LoopAction, Mode, NetworkSpec, PortSpec, ServiceSpec, StormLimits, VlanPolicy,
+};
+use portolan_switch::datapath::Datapath;
+use portolan_switch::drops::DropReason;
+use portolan_switch::frame::{Frame, FrameTable, HEADROOM, VlanTag};
+use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
+use portolan_switch::offload::{VNET_LEN, parse_vnet};
+use portolan_switch::outbox::Outbox;
+use portolan_switch::segment::segment;
+use portolan_switch::turn::Turn;
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+
+use super::{GATE4, GATEWAY, STEPS_MAX, Script, lies_whole};
+use crate::host::{Peer, SimHost};
+use crate::packet::{ICMPV6, TCP, ethernet, fill_checksums, ip, udp};
+
+/// Ports of the network, and how many of them are attached from the start.
+const PORTS: u32 = 4;
+const ROUNDS_MAX: usize = 50;
+const ARENA: usize = 1 << 18;
+/// Frames that were sent out and may come back.
+const KEPT_MAX: usize = 16;
+
+const NETWORK: NetworkId = NetworkId(0);
+const GATE6: Ipv6Addr = Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 1);
+const LINK6: Ipv6Addr = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, 1);
+
+fn mac_of(port: u32) -> MacAddr {
+    MacAddr([2, 0, 0, 0, 1, port as u8])
+}
+
+fn v4_of(port: u32) -> Ipv4Addr {
+    Ipv4Addr::new(10, 0, 0, 10 + port as u8)
+}
+
+fn v6_of(port: u32) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd00, 0, 0, 0, 0, 0, 0, 0x10 + port as u16)
+}
+
+/// How the network is: everything the script chooses of it.
+fn network(script: &mut Script<'_>) -> NetworkSpec {
+    let (how, more) = (script.byte(), script.byte());
+    let limit = |bit: u8, frames| (more >> bit & 1 != 0).then_some(frames);
+    let mode = match how >> 6 {
+        2 => Mode::Hub,
+        3 => Mode::Wire,
+        _ => Mode::Switch,
+    };
+    let wire = mode == Mode::Wire;
+    NetworkSpec {
+        id: NETWORK,
+        zone: Some("app".into()),
+        mac: GATEWAY,
+        gateways: if wire {
+            Vec::new()
+        } else {
+            vec!["10.0.0.1/24".parse().expect("a prefix"), "fd00::1/64".parse().expect("a prefix")]
+        },
+        mtu: 1500,
+        guard: how & 1 != 0 && !wire,
+        egress: Egress {
+            internal: how & 2 != 0,
+            host_access: true,
+            metadata: false,
+            filtering: Filtering::AddressDependent,
+        },
+        carriage: Carriage {
+            mode,
+            storm: StormLimits {
+                broadcast: limit(0, 20),
+                multicast: limit(1, 20),
+                unknown: limit(2, 20),
+            },
+            loops: match more >> 3 & 3 {
+                0 => LoopAction::Ignore,
+                1 => LoopAction::Tell,
+                _ => LoopAction::Block,
+            },
+            snooping: how & 4 != 0,
+            answers: how & 8 != 0,
+        },
+        services: if wire { ServiceSpec::default() } else { services(how, more) },
+    }
+}
+
+/// Servers with pools so small that scripts run them dry.
+fn services(how: u8, more: u8) -> ServiceSpec {
+    let domain = || vec!["app".to_owned(), "corp.example".to_owned()];
+    let lease = Duration::from_secs(if more & 0x20 == 0 { 90 } else { 3600 });
+    let pool4 = (Ipv4Addr::new(10, 0, 0, 100), Ipv4Addr::new(10, 0, 0, 107));
+    let pool6 = ("fd00::100".parse().expect("v6"), "fd00::107".parse().expect("v6"));
+    let strangers = how & 1 == 0;
+    ServiceSpec {
+        dhcp4: (how & 0x10 == 0).then(|| Dhcp4 {
+            subnet: "10.0.0.0/24".parse().expect("a prefix"),
+            server: Ipv4Addr::new(10, 0, 0, 1),
+            leads_out: how & 2 == 0,
+            pool: if strangers { vec![pool4] } else { Vec::new() },
+            lease,
+            domain: Some("app".into()),
+            search: domain(),
+            mtu: 1500,
+            relay: more & 0x40 != 0,
+        }),
+        dhcp6: (how & 0x20 == 0).then(|| Dhcp6 {
+            subnet: "fd00::/64".parse().expect("a prefix"),
+            server: GATE6,
+            stateful: more & 0x80 == 0,
+            pool: if strangers { vec![pool6] } else { Vec::new() },
+            lease,
+            search: domain(),
+        }),
+        advert: (how & 0x20 == 0).then(|| Advert {
+            prefixes: vec!["fd00::/64".parse().expect("a prefix")],
+            autonomous: more & 0x80 != 0,
+            managed: more & 0x80 == 0,
+            other: true,
+            leads_out: how & 2 == 0,
+            mtu: 1500,
+            dns: vec![GATE6],
+            search: domain(),
+            routes: vec!["fd00:1::/48".parse().expect("a prefix")],
+        }),
+    }
+}
+
+fn conduct(choice: u8, port: u32) -> Conduct {
+    let vlans = match choice & 7 {
+        0 | 1 | 2 => VlanPolicy::Transparent,
+        3 => VlanPolicy::Access(10),
+        4 => VlanPolicy::Access(20),
+        5 => VlanPolicy::Tunnel(30),
+        6 => VlanPolicy::Trunk { allowed: vec![10, 20, 30], native: None },
+        _ => VlanPolicy::Trunk { allowed: vec![10], native: Some(5) },
+    };
+    Conduct {
+        vlans,
+        isolated: choice & 8 != 0,
+        storm: (choice & 0x10 != 0).then_some(StormLimits {
+            broadcast: Some(3),
+            multicast: Some(3),
+            unknown: Some(3),
+        }),
+        stations: if choice & 0x20 == 0 { Vec::new() } else { vec![mac_of(100 + port)] },
+    }
+}
+
+/// A LAN, and what was sent on it of late.
+struct Lan {
+    datapath: Datapath,
+    host: SimHost,
+    random: ChaCha8Rng,
+    now: Time,
+    attached: [bool; PORTS as usize],
+    kept: Vec<Vec<u8>>,
+    choices: [u8; PORTS as usize],
+    ports_max: u32,
+}
+
+impl Lan {
+    fn new(script: &mut Script<'_>) -> Lan {
+        let spec = network(script);
+        let ports_max = if spec.carriage.mode == Mode::Wire { 2 } else { PORTS };
+        let mut datapath = Datapath::new(1);
+        datapath.apply(Command::SetLimits(Limits { flows: 12, owner_flows: 8 }), Time::ZERO);
+        datapath.apply(Command::CreateNetwork(spec), Time::ZERO);
+        datapath.apply(
+            Command::SetUpstreams(vec![SocketAddr::from(([203, 0, 113, 53], 53))]),
+            Time::ZERO,
+        );
+        datapath.apply(Command::Commit(1), Time::ZERO);
+        let mut host = SimHost::new(1);
+        host.anybody = Some(Peer::echo());
+        let mut lan = Lan {
+            datapath,
+            host,
+            random: ChaCha8Rng::seed_from_u64(1),
+            now: Time::ZERO,
+            attached: [false; PORTS as usize],
+            kept: Vec::new(),
+            choices: [script.byte(), script.byte(), script.byte(), script.byte()],
+            ports_max,
+        };
+        // One stays away, so that there are unknown stations, and it may come.
+        (0..ports_max.min(3)).for_each(|port| lan.attach(port));
+        lan
+    }
+
+    fn attach(&mut self, port: u32) {
+        let at = port as usize;
+        if std::mem::replace(&mut self.attached[at], true) {
+            return;
+        }
+        let addresses: Vec<IpAddr> = vec![v4_of(port).into(), v6_of(port).into()];
+        let node = NodeId(port);
+        for command in [
+            Command::AttachPort(PortSpec {
+                id: PortId(port),
+                network: NETWORK,
+                node,
+                mac: mac_of(port),
+                addresses: addresses.clone(),
+                conduct: conduct(self.choices[at], port),
+            }),
+            Command::SetHost(HostSpec {
+                network: NETWORK,
+                node,
+                names: vec![format!("n{port}")],
+                addresses,
+            }),
+            Command::SetView { node, networks: vec![NETWORK] },
+            Command::Commit(2),
+        ] {
+            self.datapath.apply(command, self.now);
+        }
+    }
+
+    fn detach(&mut self, port: u32) {
+        if std::mem::replace(&mut self.attached[port as usize], false) {
+            let node = NodeId(port);
+            for command in [
+                Command::RemoveView(node),
+                Command::RemoveHost { network: NETWORK, node },
+                Command::DetachPort(PortId(port)),
+                Command::Commit(3),
+            ] {
+                self.datapath.apply(command, self.now);
+            }
+        }
+    }
+
+    /// One turn, with a frame or without, and a look at all that goes out.
+    fn turn<R>(
+        &mut self,
+        frame: Option<(&mut Vec<u8>, &Shape)>,
+        step: impl FnOnce(&mut Datapath, &mut Turn<'_, '_>, Time) -> R,
+    ) -> R {
+        let mut arena = vec![0xa5; ARENA];
+        let mut table = FrameTable::new(&mut arena);
+        if let Some((buffer, shape)) = frame {
+            let len = buffer.len() - HEADROOM;
+            let mut frame = Frame::new(buffer, HEADROOM, len);
+            frame.offload = shape.offload;
+            frame.vlan = shape.beside;
+            table.push(frame);
+        }
+        let mut outbox = Outbox::default();
+        let (host, random) = (&mut self.host, &mut self.random);
+        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, host, random };
+        let result = step(&mut self.datapath, &mut turn, self.now);
+        for entry in outbox.entries() {
+            let frame = table.get(entry.frame);
+            let is_there = self.attached.get(entry.port.0 as usize).copied().unwrap_or(false);
+            assert!(is_there, "to {:?}, which is not attached", entry.port);
+            let mut scratch = vec![0; 1 << 17];
+            let sent = segment(frame.bytes(), &frame.offload, &mut scratch, |_| {});
+            assert!(sent.is_ok(), "{sent:?}: {:?} of {} bytes", frame.offload, frame.bytes().len());
+            if self.kept.len() == KEPT_MAX {
+                self.kept.remove(0);
+            }
+            self.kept.push(frame.bytes().to_vec());
+        }
+        assert!(self.datapath.totals().balanced(), "{:?}", self.datapath.totals());
+        while self.datapath.poll_event().is_some() {}
+        result
+    }
+
+    /// What is due now, and what sockets have to say.
+    fn settle(&mut self) {
+        for _ in 0..ROUNDS_MAX {
+            self.host.advance(self.now);
+            let news = self.host.ready();
+            let is_due = self.datapath.poll_timeout().is_some_and(|due| due <= self.now);
+            if news.is_empty() && !is_due {
+                return;
+            }
+            for (socket, ready) in news {
+                self.turn(None, |datapath, turn, now| {
+                    datapath.handle_socket(socket, ready, turn, now)
+                });
+            }
+            if is_due {
+                self.turn(None, |datapath, turn, now| datapath.handle_timeout(turn, now));
+            }
+        }
+    }
+
+    fn wait(&mut self, span: Duration) {
+        let end = self.now + span;
+        for _ in 0..ROUNDS_MAX {
+            let due = [self.datapath.poll_timeout(), self.host.next_due()];
+            match due.into_iter().flatten().min().filter(|due| *due < end) {
+                Some(due) => self.now = self.now.max(due),
+                None => break,
+            }
+            self.settle();
+        }
+        self.now = end;
+        self.settle();
+    }
+
+    /// A frame of a port. What its header of virtio says is held against it as the IO edge does.
+    fn send(&mut self, port: u32, bytes: &[u8], script: &mut Script<'_>, how: u8) {
+        let mut shape = Shape::default();
+        if how & 0x10 != 0 {
+            let mut header = [0; VNET_LEN];
+            let given = script.bytes(VNET_LEN);
+            header[..given.len()].copy_from_slice(given);
+            match parse_vnet(&header, bytes) {
+                Ok(offload) => shape.offload = offload,
+                Err(reason) => return self.datapath.count_drop(PortId(port), reason, 1),
+            }
+        }
+        if how & 0x20 != 0 {
+            let tpid = if how & 0x40 == 0 { 0x8100 } else { 0x88a8 };
+            shape.beside = Some(VlanTag { tpid, tci: tci(script) });
+        }
+        let mut buffer = vec![0; HEADROOM];
+        buffer.extend(bytes);
+        self.turn(Some((&mut buffer, &shape)), |datapath, turn, now| {
+            datapath.handle_batch(PortId(port), turn, now);
+        });
+        self.settle();
+    }
+}
+
+/// What comes with a frame.
+#[derive(Default)]
+struct Shape {
+    offload: portolan_switch::frame::Offload,
+    beside: Option<VlanTag>,
+}
+
+/// A tag that is likely to be one of those in use.
+fn tci(script: &mut Script<'_>) -> u16 {
+    let byte = script.byte();
+    match byte & 7 {
+        0 => 0,
+        1 => 5,
+        2 => 10,
+        3 => 20,
+        4 => 30,
+        5 => 0xe000 | 10,
+        6 => 4095,
+        _ => u16::from(byte) << 4,
+    }
+}
+
+fn hardware(choice: u8, own: u32) -> MacAddr {
+    match choice % 10 {
+        0 | 1 => MacAddr::BROADCAST,
+        2 => GATEWAY,
+        3 => mac_of(own),
+        4 => MacAddr([1, 0, 0x5e, 0, 0, choice]),
+        5 => MacAddr([0x33, 0x33, 0, 0, 0, choice >> 4]),
+        6 => MacAddr([1, 0x80, 0xc2, 0, 0, choice >> 4]),
+        7 => mac_of(100 + own),
+        _ => mac_of(u32::from(choice >> 4) % 6),
+    }
+}
+
+fn internet4(choice: u8, own: u32) -> Ipv4Addr {
+    match choice % 8 {
+        0 => v4_of(own),
+        1 => Ipv4Addr::BROADCAST,
+        2 => Ipv4Addr::UNSPECIFIED,
+        3 => Ipv4Addr::new(10, 0, 0, 1),
+        4 => Ipv4Addr::new(224, 0, 0, choice >> 3),
+        5 => Ipv4Addr::new(239, 1, 1, choice >> 5),
+        6 => Ipv4Addr::new(10, 0, 0, 100 + (choice >> 4)),
+        _ => v4_of(u32::from(choice >> 3) % PORTS),
+    }
+}
+
+fn internet6(choice: u8, own: u32) -> Ipv6Addr {
+    match choice % 8 {
+        0 => v6_of(own),
+        1 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1 + u16::from(choice >> 6)),
+        2 => Ipv6Addr::UNSPECIFIED,
+        3 => GATE6,
+        4 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2),
+        5 => Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 0, u16::from(choice >> 3)),
+        6 => Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, u16::from(choice >> 3)),
+        _ => v6_of(u32::from(choice >> 3) % PORTS),
+    }
+}
+
+/// Bytes of the script, as many as it says.
+fn body<'s>(script: &mut Script<'s>) -> &'s [u8] {
+    let len = usize::from(script.byte());
+    script.bytes(if len < 250 { len } else { len * 8 })
+}
+
+/// A frame of any sort.
+fn frame(script: &mut Script<'_>, port: u32) -> Vec<u8> {
+    let (kind, to, from) = (script.byte(), script.byte(), script.byte());
+    let source = if from & 1 == 0 { mac_of(port) } else { hardware(from >> 1, port) };
+    let target = hardware(to, port);
+    let mut frame = match kind % 9 {
+        0 => ethernet(target, source, script.word(), body(script)),
+        1 => {
+            let mut message = vec![0, 1, 8, 0, 6, 4, 0, script.byte() & 3];
+            message.extend(source.0);
+            message.extend(internet4(script.byte(), port).octets());
+            message.extend(target.0);
+            message.extend(internet4(script.byte(), port).octets());
+            ethernet(target, source, 0x0806, &message)
+        }
+        2 | 3 => return datagram(script, port, (source, target), kind),
+        4 => {
+            // Neighbors, routers, and members of groups.
+            let types = [133, 134, 135, 136, 137, 130, 131, 132, 143, 128];
+            let mut message = vec![types[usize::from(script.byte() % 10)], 0, 0, 0];
+            let ends = (internet6(script.byte(), port), internet6(script.byte(), port));
+            message.extend(body(script));
+            ip((source, ends.0.into()), (target, ends.1.into()), ICMPV6, &message)
+        }
+        5 => {
+            let types = [0x11, 0x16, 0x17, 0x22];
+            let mut message = vec![types[usize::from(script.byte() & 3)], 0, 0, 0];
+            let ends = (internet4(script.byte(), port), internet4(script.byte(), port));
+            message.extend(body(script));
+            let sum = !crate::packet::sum(&[&message]);
+            message[2..4].copy_from_slice(&sum.to_be_bytes());
+            ip((source, ends.0.into()), (target, ends.1.into()), 2, &message)
+        }
+        6 => ip((source, v4_of(port).into()), (target, GATE4), TCP, body(script)),
+        7 => {
+            let ends = (internet6(script.byte(), port), internet6(script.byte(), port));
+            let protocol = script.byte();
+            ip((source, ends.0.into()), (target, ends.1.into()), protocol, body(script))
+        }
+        _ => {
+            let ends = (internet4(script.byte(), port), internet4(script.byte(), port));
+            let protocol = script.byte();
+            ip((source, ends.0.into()), (target, ends.1.into()), protocol, body(script))
+        }
+    };
+    finish(&mut frame, script, kind);
+    frame
+}
+
+/// A datagram between ports where something listens.
+fn datagram(
+    script: &mut Script<'_>,
+    port: u32,
+    (source, target): (MacAddr, MacAddr),
+    kind: u8,
+) -> Vec<u8> {
+    let ports = [53, 67, 68, 546, 547, 5353, 7, 40_000];
+    let choice = script.byte();
+    let ends = (ports[usize::from(choice & 7)], ports[usize::from(choice >> 3 & 7)]);
+    let (here, there): (IpAddr, IpAddr) = if kind % 9 == 2 {
+        (internet4(script.byte(), port).into(), internet4(script.byte(), port).into())
+    } else {
+        (internet6(script.byte(), port).into(), internet6(script.byte(), port).into())
+    };
+    let mut frame = udp((source, here, ends.0), (target, there, ends.1), body(script));
+    finish(&mut frame, script, kind);
+    frame
+}
+
+/// Tags among the bytes, damage, and an end that comes too soon.
+fn finish(frame: &mut Vec<u8>, script: &mut Script<'_>, kind: u8) {
+    if kind < 200 {
+        return;
+    }
+    let how = script.byte();
+    if how & 1 != 0 && frame.len() > 14 {
+        let at = 14 + usize::from(script.byte()) % (frame.len() - 14);
+        frame[at] ^= script.byte();
+        if how & 2 != 0 && lies_whole(frame) {
+            fill_checksums(frame);
+        }
+    }
+    for tpid in [0x8100_u16, 0x88a8].into_iter().take(usize::from(how >> 2 & 3).min(2)) {
+        let tag = [tpid.to_be_bytes(), tci(script).to_be_bytes()].concat();
+        frame.splice(12..12, tag);
+    }
+    if how & 0x10 != 0 {
+        frame.truncate(usize::from(script.byte()));
+    }
+}
+
+/// Plays a script on a LAN whose frames `make` makes.
+pub(super) fn play(data: &[u8], mut make: impl FnMut(&mut Script<'_>, u32) -> Vec<u8>) {
+    let mut script = Script(data);
+    let mut lan = Lan::new(&mut script);
+    for _ in 0..STEPS_MAX {
+        if script.0.is_empty() {
+            break;
+        }
+        let step = script.byte();
+        let port = u32::from(step >> 3 & 3) % lan.ports_max;
+        match step & 7 {
+            0 => {
+                let millis = u64::from(script.byte());
+                lan.wait(Duration::from_millis(millis * millis));
+            }
+            1 if step & 0x80 != 0 => lan.detach(port),
+            1 => lan.attach(port),
+            2 => {
+                // What was sent comes back: somebody has joined two ports.
+                let at = usize::from(script.byte());
+                if let Some(frame) = lan.kept.get(at % lan.kept.len().max(1)).cloned() {
+                    lan.send(port, &frame, &mut script, step & 0x60);
+                }
+            }
+            _ => {
+                let frame = make(&mut script, port);
+                if lan.attached[port as usize] {
+                    lan.send(port, &frame, &mut script, step & 0x70);
+                } else {
+                    lan.datapath.count_drop(PortId(port), DropReason::TxDown, 1);
+                }
+            }
+        }
+    }
+    lan.wait(Duration::from_secs(10_000));
+}
+
+/// Frames of any sort on a network that has everything switched on, or some of it.
+pub fn lan(data: &[u8]) {
+    play(data, frame);
+}
+
+/// Messages of DHCPv4 clients and of others that pose as servers, over the whole way.
+pub fn dhcp4(data: &[u8]) {
+    play(data, |script, port| {
+        let (shape, kind) = (script.byte(), script.byte());
+        let source = if shape & 1 == 0 { mac_of(port) } else { hardware(script.byte(), port) };
+        let client = if shape & 2 == 0 { source } else { hardware(script.byte(), port) };
+        let ciaddr = if shape & 4 == 0 { Ipv4Addr::UNSPECIFIED } else { internet4(kind, port) };
+        let relay = if shape & 8 == 0 { Ipv4Addr::UNSPECIFIED } else { v4_of(port) };
+        let mut message = vec![1 + (shape >> 4 & 1), 1, 6, shape >> 7];
+        message.extend([kind, 2, 3, 4, 0, 0, if shape & 0x20 == 0 { 0x80 } else { 0 }, 0]);
+        message.extend(ciaddr.octets());
+        message.extend([0; 8]);
+        message.extend(relay.octets());
+        message.extend(client.0);
+        message.resize(236, 0);
+        message.extend([99, 130, 83, 99, 53, 1, kind & 15]);
+        if kind & 0x10 != 0 {
+            message.extend([50, 4]);
+            message.extend(internet4(script.byte(), port).octets());
+        }
+        if kind & 0x20 != 0 {
+            message.extend([54, 4, 10, 0, 0, 1]);
+        }
+        message.extend(body(script));
+        if kind & 0x80 == 0 {
+            message.push(255);
+        }
+        if shape & 0x40 != 0 {
+            message.truncate(usize::from(script.word()) % (message.len() + 1));
+        }
+        let here = if ciaddr.is_unspecified() { ciaddr } else { v4_of(port) };
+        let there = if kind & 0x40 == 0 { Ipv4Addr::BROADCAST } else { Ipv4Addr::new(10, 0, 0, 1) };
+        let hardware = if kind & 0x40 == 0 { MacAddr::BROADCAST } else { GATEWAY };
+        let ports = if shape & 0x10 == 0 { (68, 67) } else { (67, 68) };
+        udp((source, here.into(), ports.0), (hardware, there.into(), ports.1), &message)
+    });
+}
+
+/// The same of DHCPv6.
+pub fn dhcp6(data: &[u8]) {
+    let group = (MacAddr([0x33, 0x33, 0, 1, 0, 2]), Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2));
+    play(data, |script, port| {
+        let (shape, kind) = (script.byte(), script.byte());
+        let mut message = vec![kind & 15, 1, 2, shape];
+        if shape & 1 == 0 {
+            message.extend([0, 1, 0, 10, 0, 3, 0, 1]);
+            message.extend(if shape & 2 == 0 { mac_of(port) } else { mac_of(9) }.0);
+        }
+        if shape & 4 != 0 {
+            // An identity association, and an address that is wished for.
+            message.extend([0, 3, 0, 40, 0, 0, 0, shape >> 6, 0, 0, 0, 0, 0, 0, 0, 0, 0, 5, 0, 24]);
+            message.extend(internet6(script.byte(), port).octets());
+            message.extend([0; 8]);
+        }
+        message.extend(body(script));
+        if shape & 8 != 0 {
+            message.truncate(usize::from(script.word()) % (message.len() + 1));
+        }
+        let link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0, 0, 1, port as u16);
+        let here = if shape & 0x10 == 0 { link } else { internet6(script.byte(), port) };
+        let (hardware, there) = match shape >> 4 & 2 {
+            0 => group,
+            _ => (GATEWAY, if kind & 0x10 == 0 { LINK6 } else { GATE6 }),
+        };
+        let ports = if kind & 0x20 == 0 { (546, 547) } else { (547, 546) };
+        udp((mac_of(port), here.into(), ports.0), (hardware, there.into(), ports.1), &message)
+    });
+}
+
+/// ARP, neighbor discovery, router solicitations and advertisements, and reports of group members: each nearly sound.
+pub fn ndp(data: &[u8]) {
+    play(data, |script, port| {
+        let (shape, to) = (script.byte(), script.byte());
+        let target = hardware(to, port);
+        let source = if shape & 1 == 0 { mac_of(port) } else { hardware(script.byte(), port) };
+        if shape & 6 == 0 {
+            let mut message = vec![0, 1, 8, 0, 6, 4];
+            message.extend(u16::from(script.byte() & 3).to_be_bytes());
+            message.extend(if shape & 8 == 0 { source.0 } else { hardware(script.byte(), port).0 });
+            message.extend(internet4(script.byte(), port).octets());
+            message.extend(hardware(script.byte(), port).0);
+            message.extend(internet4(script.byte(), port).octets());
+            message.extend(body(script));
+            if shape & 0x80 != 0 {
+                message.truncate(usize::from(script.byte()) & 31);
+            }
+            return ethernet(target, source, 0x0806, &message);
+        }
+        let types = [133, 134, 135, 136, 137, 130, 131, 143];
+        let kind = types[usize::from(shape >> 3 & 7)];
+        let ends = (internet6(script.byte(), port), internet6(script.byte(), port));
+        let mut message = vec![kind, 0, 0, 0];
+        message.extend(script.word().to_be_bytes());
+        message.extend(script.word().to_be_bytes());
+        if matches!(kind, 135..=137 | 130 | 131) {
+            message.extend(internet6(script.byte(), port).octets());
+        }
+        if shape & 0x40 != 0 {
+            message.extend([1 + (to >> 7), 1]);
+            message.extend(source.0);
+        }
+        message.extend(body(script));
+        ip((source, ends.0.into()), (target, ends.1.into()), ICMPV6, &message)
+    });
+}
