@@ -16,14 +16,15 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use crate::command::{
-    Answer, Command, Egress, HostSpec, Limits, NetworkSpec, PortCounters, PortSpec, Query,
-    ServiceSpec,
+    Answer, Carriage, Command, Conduct, Egress, HostSpec, Limits, NetworkSpec, PortCounters,
+    PortSpec, Query, ServiceSpec,
 };
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
 use crate::frame::{Frame, FrameTable, HEADROOM, Offload, VlanTag};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
-use crate::outbox::Outbox;
+use crate::offload::shift;
+use crate::outbox::{Entry, Outbox};
 use crate::turn::Turn;
 
 /// The gateway's addresses on every network of the bench.
@@ -226,6 +227,8 @@ pub struct Bench {
     pub outside: Outside,
     pub now: Time,
     pub arena: usize,
+    /// What the last turn put out as it lies on the wires: with the tag where an entry has one.
+    pub wires: Vec<(u32, Vec<u8>, Offload)>,
     random: ChaCha8Rng,
     commits: u64,
 }
@@ -238,6 +241,7 @@ impl Bench {
             outside: Outside::default(),
             now: Time(1_000_000_000),
             arena: 1 << 18,
+            wires: Vec::new(),
             random: ChaCha8Rng::seed_from_u64(7),
             commits: 0,
         }
@@ -266,21 +270,30 @@ impl Bench {
     }
 
     pub fn network_serving(&mut self, id: u32, guard: bool, egress: Egress, services: ServiceSpec) {
+        self.network_that(id, |spec| {
+            (spec.guard, spec.egress, spec.services) = (guard, egress, services)
+        });
+    }
+
+    /// A network that is not guarded and leads nowhere, changed so.
+    pub fn network_that(&mut self, id: u32, change: impl FnOnce(&mut NetworkSpec)) {
         let gateways = vec![
             IpNet::new(GATEWAY_V4.into(), 16).unwrap(),
             IpNet::new(GATEWAY_V6.into(), 64).unwrap(),
         ];
-        self.apply(Command::CreateNetwork(NetworkSpec {
+        let mut spec = NetworkSpec {
             id: NetworkId(id),
             zone: Some(format!("net{id}")),
             mac: GATEWAY_MAC,
             gateways,
             mtu: 1500,
-            guard,
-            egress,
-            carriage: Default::default(),
-            services,
-        }));
+            guard: false,
+            egress: Egress::default(),
+            carriage: Carriage::default(),
+            services: ServiceSpec::default(),
+        };
+        change(&mut spec);
+        self.apply(Command::CreateNetwork(spec));
     }
 
     /// Network 0 as [`Bench::new`] makes it, and a way out of it.
@@ -297,14 +310,29 @@ impl Bench {
     }
 
     pub fn port_with(&mut self, id: u32, network: u32, addresses: Vec<IpAddr>) {
+        self.port_of(id, network, addresses, Conduct::default());
+    }
+
+    /// A port of network 0 that behaves so.
+    pub fn port_that(&mut self, id: u32, conduct: Conduct) {
+        self.port_of(id, 0, vec![v4(id).into(), v6(id).into()], conduct);
+    }
+
+    fn port_of(&mut self, id: u32, network: u32, addresses: Vec<IpAddr>, conduct: Conduct) {
         self.apply(Command::AttachPort(PortSpec {
             id: PortId(id),
             network: NetworkId(network),
             node: NodeId(id),
             mac: mac(id),
             addresses,
-            conduct: Default::default(),
+            conduct,
         }));
+    }
+
+    /// Sends one frame; what lies on which wires then.
+    pub fn wired(&mut self, port: u32, frame: impl Into<Sent>) -> Vec<(u32, Vec<u8>)> {
+        self.send(port, frame);
+        self.wires.iter().map(|(port, bytes, _)| (*port, bytes.clone())).collect()
     }
 
     /// Gives the node of a port a name on network 0, which all nodes see.
@@ -409,6 +437,8 @@ impl Bench {
         let totals = self.datapath.totals();
         assert!(totals.balanced(), "{totals:?}");
         let out = outbox.entries().iter();
+        let wires = out.clone().map(|entry| on_wire(entry, table.get(entry.frame)));
+        self.wires = wires.collect();
         out.map(|entry| (entry.port.0, table.get(entry.frame).bytes().to_vec())).collect()
     }
 
@@ -440,6 +470,17 @@ impl Bench {
         let struck: Vec<_> = self.counters(port).drops.nonzero().collect();
         assert_eq!(struck, expected.nonzero().collect::<Vec<_>>());
     }
+}
+
+/// A frame as the sender of its port puts it on the wire.
+fn on_wire(entry: &Entry, frame: &Frame<'_>) -> (u32, Vec<u8>, Offload) {
+    let (mut bytes, mut offload) = (frame.bytes().to_vec(), frame.offload);
+    if let Some(tag) = frame.vlan.filter(|_| entry.tagged) {
+        let tag = [tag.tpid.to_be_bytes(), tag.tci.to_be_bytes()].concat();
+        bytes.splice(12..12, tag);
+        shift(&mut offload, 4);
+    }
+    (entry.port.0, bytes, offload)
 }
 
 /// The receivers of what came out.

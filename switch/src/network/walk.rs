@@ -11,7 +11,7 @@
 //! 6. *Look up*: for whom is it?
 //! 7. *Forward*: to one port, to all that have part in its VLAN, to the gateway.
 //!
-//! A network that is a piece of wire has none of this but the first stage: what comes in at one end goes out at the other.
+//! A network that is a piece of wire has none of this: what comes in at one end goes out at the other.
 
 use crate::command::{Event, Mode};
 use crate::datapath::Shared;
@@ -20,7 +20,7 @@ use crate::fdb::Learned;
 use crate::frame::{Frame, FrameIdx};
 use crate::gateway::{Asker, Outcome};
 use crate::guard;
-use crate::headers::{Ip, Layout};
+use crate::headers::{ETHERNET_LEN, Ip, Layout};
 use crate::ids::{MacAddr, PortId, Time};
 use crate::offload;
 use crate::port::Port;
@@ -57,11 +57,11 @@ pub(super) struct Walk<'w, 't, 'f> {
 impl Walk<'_, '_, '_> {
     /// Takes the frame where it is to go, or says why it goes no further.
     pub(super) fn run(&mut self) -> Result<(), DropReason> {
-        let frame = self.turn.frames.get(self.idx);
-        let layout = Layout::of(frame.bytes(), frame.vlan)?;
         if self.network.mode == Mode::Wire {
             return self.pass_on();
         }
+        let frame = self.turn.frames.get(self.idx);
+        let layout = Layout::of(frame.bytes(), frame.vlan)?;
         self.admit(&layout)?;
         self.guard(&layout)?;
         let layout = self.classify(layout)?;
@@ -89,6 +89,9 @@ impl Walk<'_, '_, '_> {
     fn pass_on(&mut self) -> Result<(), DropReason> {
         let other = self.network.ports.get(1 - self.at.min(1)).filter(|_| self.at < 2);
         let to = other.ok_or(DropReason::NoPeer)?.id();
+        if self.frame().bytes().len() < ETHERNET_LEN {
+            return Err(DropReason::Runt);
+        }
         self.turn.outbox.push_as(to, self.idx, Leave::Tagged);
         self.shared.totals.sent += self.segments;
         Ok(())
@@ -143,8 +146,14 @@ impl Walk<'_, '_, '_> {
             return Ok(Verdict::Flood);
         }
         if dst.is_group() {
+            let keeps = || {
+                let (frame, services) = (self.frame().bytes(), &network.services);
+                network.guard && network.gateway.keeps(layout, frame, services)
+            };
             return if is_reserved(dst) {
                 Err(DropReason::ReservedGroup)
+            } else if keeps() {
+                Ok(Verdict::Local)
             } else {
                 Ok(Verdict::Flood)
             };
@@ -209,6 +218,7 @@ impl Walk<'_, '_, '_> {
         };
         let outcome = network.gateway.input(asker, layout, self.turn, self.shared, self.now);
         network.flood_made(self.turn, self.shared);
+        network.settle(self.shared, self.now);
         outcome
     }
 
