@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::rejection::{JsonRejection, QueryRejection};
+use axum::body::Body as Chunks;
 use axum::extract::{DefaultBodyLimit, Json, Path, Query, Request, State};
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::sse::{Event, Sse};
-use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::response::{AppendHeaders, IntoResponse, Response};
+use axum::routing::{delete, get, post};
 use axum::{Router, extract::FromRequest, extract::FromRequestParts};
 use futures_util::{Stream, StreamExt, stream};
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -24,10 +25,13 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use tokio::net::UnixListener;
 use tokio::sync::Semaphore;
-use tokio_stream::wrappers::BroadcastStream;
+use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 
+use crate::api::exposition;
 use crate::api::types::*;
 use crate::daemon::Daemon;
+use crate::daemon::capture::Stream as Captured;
+use crate::daemon::clock;
 use crate::daemon::log::say;
 use crate::namespace::user;
 use crate::topology::{Refusal, RefusalKind};
@@ -100,11 +104,12 @@ struct Flags {
     all: bool,
     t: u64,
     since: Option<i64>,
+    until: Option<i64>,
 }
 
 impl Default for Flags {
     fn default() -> Flags {
-        Flags { force: false, all: false, t: 10, since: None }
+        Flags { force: false, all: false, t: 10, since: None, until: None }
     }
 }
 
@@ -159,6 +164,21 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
             "/v1/networks/{name}/names",
             get(async |State(d): Daemons, Path(n): Path<String>| answer(d.names(&n).await)),
         )
+        .route(
+            "/v1/networks/{name}/leases",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.leases(&n).await)),
+        )
+        .route(
+            "/v1/networks/{name}/stats",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.network_stats(&n).await)),
+        )
+        .route(
+            "/v1/nodes/{name}/stats",
+            get(async |State(d): Daemons, Path(n): Path<String>| answer(d.node_stats(&n).await)),
+        )
+        .route("/v1/networks/{name}/capture", get(capture_network))
+        .route("/v1/nodes/{name}/capture", get(capture_node))
+        .route("/v1/captures/{id}", delete(capture_end))
         .route("/v1/nodes", get(nodes))
         .route("/v1/nodes/{name}", get(node).delete(node_remove))
         .route("/v1/nodes/{name}/detach", post(detach))
@@ -171,6 +191,7 @@ pub fn router(daemon: Arc<Daemon>) -> Router {
         )
         .route("/v1/nodes/{name}/publish", post(publish))
         .route("/v1/nodes/{name}/unpublish", post(unpublish))
+        .route("/metrics", get(metrics))
         .fallback(async || {
             refusal(RefusalKind::NotFound, "there is no such path in this API; see /v1/info")
         })
@@ -224,6 +245,11 @@ fn answer<T>(result: Result<T, Refusal>) -> Answer<T> {
 
 async fn version() -> Json<BTreeMap<&'static str, &'static str>> {
     Json(BTreeMap::from([("Version", env!("CARGO_PKG_VERSION")), ("ApiVersion", "1")]))
+}
+
+async fn metrics(State(daemon): Daemons) -> Result<Response, Refusal> {
+    let page = daemon.metrics().await?;
+    Ok(([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], page).into_response())
 }
 
 async fn networks(State(daemon): Daemons) -> Json<Vec<NetworkDetail>> {
@@ -335,13 +361,51 @@ async fn unpublish(
     answer(daemon.unpublish(&name, &asked.ports).await)
 }
 
+/// What of each frame a capture keeps, bytes: all of it for 0.
+#[derive(Deserialize, Default)]
+#[serde(default)]
+struct Snap {
+    snaplen: Option<u32>,
+}
+
+async fn capture_network(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Asked(snap): Asked<Snap>,
+) -> Result<Response, Refusal> {
+    daemon.capture_network(&name, snap.snaplen).await.map(pcapng)
+}
+
+async fn capture_node(
+    State(daemon): Daemons,
+    Path(name): Path<String>,
+    Asked(snap): Asked<Snap>,
+) -> Result<Response, Refusal> {
+    daemon.capture_node(&name, snap.snaplen).await.map(pcapng)
+}
+
+async fn capture_end(State(daemon): Daemons, Path(id): Path<u32>) -> Answer<()> {
+    answer(daemon.end_capture(id))
+}
+
+/// A capture as an answer that goes on until it ends; its number is in the header.
+fn pcapng(stream: Captured) -> Response {
+    let chunks = ReceiverStream::new(stream.chunks).map(Ok::<_, Infallible>);
+    let header = [(CAPTURE_HEADER, stream.id.to_string()), ("content-type", PCAPNG.to_owned())];
+    (AppendHeaders(header), Chunks::from_stream(chunks)).into_response()
+}
+
 async fn events(
     State(daemon): Daemons,
     Asked(flags): Asked<Flags>,
 ) -> Sse<impl Stream<Item = Result<Event, Infallible>>> {
-    let (past, live) = daemon.events.listen(flags.since);
+    let (mut past, live) = daemon.events.listen(flags.since.or(flags.until.map(|_| 0)));
+    let within = move |event: &EventMessage| flags.until.is_none_or(|until| event.time <= until);
+    past.retain(within);
     // A listener that lags loses the oldest; it is told by the gap in the times.
-    let live = BroadcastStream::new(live).filter_map(async |event| event.ok());
+    let live = BroadcastStream::new(live)
+        .filter_map(move |event| std::future::ready(event.ok().filter(within)))
+        .take_until(clock::until(flags.until));
     let all = stream::iter(past).chain(live);
     Sse::new(all.map(|event| Ok(Event::default().json_data(event).unwrap_or_default())))
 }

@@ -11,6 +11,8 @@ use ipnet::IpNet;
 use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
 
+pub use super::rows::*;
+
 /// Any refusal, as the body of a response with status 400, 404, 409 or 500.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 pub struct ErrorBody {
@@ -479,70 +481,6 @@ pub struct NodeExited {
     pub exit_code: i32,
 }
 
-/// One row of `portolan fdb`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct FdbEntry {
-    /// Whose.
-    pub mac_address: MacAddr,
-    /// VLAN id, 0 for none.
-    pub vlan: u16,
-    /// Behind which node.
-    pub node: String,
-    /// `static` or `dynamic`.
-    pub kind: String,
-    /// Seconds since it last sent; none for a static entry.
-    pub age: Option<u64>,
-}
-
-/// One row of `portolan drops`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct DropEntry {
-    /// The node whose port dropped it; empty for ports that have gone.
-    pub node: String,
-    /// The reason's name.
-    pub reason: String,
-    /// What happened, in a sentence.
-    pub meaning: String,
-    /// How many frames.
-    pub frames: u64,
-}
-
-/// One row of `portolan names`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct NameEntry {
-    /// A name, without the network.
-    pub name: String,
-    /// `name`, `alias`, `id` or `hostname`.
-    pub kind: String,
-    /// What it means.
-    pub addresses: Vec<IpAddr>,
-    /// Whose it is.
-    pub node: String,
-}
-
-/// One row of `portolan flows`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
-#[serde(rename_all = "PascalCase")]
-pub struct FlowEntry {
-    /// Whose.
-    pub node: String,
-    /// `tcp`, `udp` or `icmp`.
-    pub protocol: String,
-    /// The node's address and port; of an echo, its id.
-    pub inside: String,
-    /// The other end as the node sees it; empty where there are many.
-    pub outside: String,
-    /// Whether it came in by a published port.
-    pub published: bool,
-    /// How it stands.
-    pub state: String,
-    /// Seconds since it last carried something.
-    pub idle: u64,
-}
-
 /// `GET /v1/info`.
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
 #[serde(rename_all = "PascalCase")]
@@ -623,3 +561,9 @@ pub struct EventActor {
     #[serde(rename = "Attributes")]
     pub attributes: BTreeMap<String, String>,
 }
+
+/// The header of an answer of `/v1/networks/{name}/capture` that bears the capture's number, for `DELETE /v1/captures/{id}`.
+pub const CAPTURE_HEADER: &str = "portolan-capture";
+
+/// What such an answer is.
+pub const PCAPNG: &str = "application/x-pcapng";

@@ -8,6 +8,7 @@
 //! Every descriptor that must outlive this process is held by the keeper too ([`held`]): listeners, wires, pidfds. A daemon that
 //! starts after another one died finds them again by their keys, and goes on where that one stopped.
 
+pub mod capture;
 pub mod clock;
 mod doors;
 mod doorway;
@@ -17,15 +18,19 @@ pub mod held;
 mod holder;
 pub mod host;
 pub mod keeper;
+mod leases;
 pub mod log;
+mod metrics;
 mod networks;
 mod nodes;
 pub mod place;
 pub mod plane;
 mod publications;
 mod readiness;
+mod reports;
 pub mod resolvers;
 mod start;
+mod stats;
 pub mod uplink;
 mod wires;
 
@@ -42,8 +47,9 @@ use tokio::task::AbortHandle;
 
 use crate::api::types::{FlowsMax, Info};
 use crate::store::Store;
-use crate::topology::{EndpointId, Id, Refusal, RefusalKind, Topology, plan};
+use crate::topology::{EndpointId, Id, Moment, Refusal, RefusalKind, Topology, plan};
 
+use self::capture::Captures;
 use self::events::Events;
 use self::held::Keeping;
 use self::keeper::DaemonOptions;
@@ -66,6 +72,7 @@ pub struct Daemon {
     /// What happens, for whoever listens.
     pub events: Events,
     plane: Arc<Plane>,
+    captures: Captures,
     /// What the host's sockets can do.
     features: Features,
     keeping: Arc<Keeping>,
@@ -75,6 +82,8 @@ pub struct Daemon {
     /// How many groups of doors are being closed: their ports cannot be had yet.
     closing: watch::Sender<usize>,
     restarts: u64,
+    /// When this process began to serve.
+    started: Moment,
 }
 
 /// What the lock guards.
@@ -139,6 +148,7 @@ impl Daemon {
         })?;
         let commands = plan(&control.topology, &new);
         let shut = new.shut_since(&control.topology);
+        self.captures.follow(&new);
         control.topology = new;
         self.plane.change(open, commands).await;
         self.close_doors(control, &shut);

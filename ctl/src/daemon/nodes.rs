@@ -79,6 +79,9 @@ impl Daemon {
         let (id, warnings, wanted) = {
             let mut control = self.control.lock().await;
             let mut new = control.topology.clone();
+            for wish in &spec.networks {
+                self.learn_leases(&mut new, &wish.network).await?;
+            }
             let (id, warnings) = new.create_node(spec, clock::now(), &mut control.random)?;
             if let Some(process) = pid.and_then(host::process_start) {
                 new.set_process(id, process);
@@ -349,6 +352,7 @@ impl Daemon {
         let (endpoint, mut warnings, wanted, place, of) = {
             let mut control = self.control.lock().await;
             let mut new = control.topology.clone();
+            self.learn_leases(&mut new, network).await?;
             let (endpoint, warnings) = new.connect(network, node, &asked, &mut control.random)?;
             let (of, place) = (new.node(node)?.id, place_again(&control, new.node(node)?)?);
             let wanted = wires::wire_spec(&new, endpoint).map(|spec| (endpoint, spec));

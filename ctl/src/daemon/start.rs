@@ -12,6 +12,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc::UnboundedReceiver;
 use tokio::sync::{Mutex, watch};
 
+use super::capture::Captures;
 use super::events::Events;
 use super::growth::Budget;
 use super::held::{Inheritance, Keeping};
@@ -19,6 +20,7 @@ use super::keeper::{self, DaemonOptions};
 use super::nodes::{self, has_ended, node_key};
 use super::plane::{News, Opening, Plane};
 use super::publications;
+use super::reports::Reporter;
 use super::uplink::{self, Uplink};
 use super::wires::{self, MadeWire, Place, wire_key};
 use super::{Control, Daemon, clock, doorway, host, resolvers};
@@ -118,12 +120,14 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         limits,
         events: Events::default(),
         plane,
+        captures: Captures::default(),
         features,
         keeping: Arc::new(keeping),
         control: Mutex::new(control),
         publishing: Mutex::new(()),
         closing: watch::Sender::new(0),
         restarts,
+        started: clock::now(),
     });
     let limits = vec![Command::SetLimits(limits)];
     daemon.plane.change(Opening::default(), limits).await;
@@ -143,6 +147,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
 
 /// Hands on what the dataplane tells.
 async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
+    let mut reporter = Reporter::default();
     while let Some(news) = news.recv().await {
         match news {
             News::Died(port, why) => {
@@ -159,7 +164,7 @@ async fn follow(daemon: Arc<Daemon>, mut news: UnboundedReceiver<News>) {
                 tokio::spawn(async move { daemon.unserved(publication, &why).await });
             }
             News::Lost(count) => say(format_args!("{count} events of the dataplane were lost")),
-            News::Event(_) => {}
+            News::Event(event) => daemon.report(&mut reporter, &event).await,
         }
     }
 }

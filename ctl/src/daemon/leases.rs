@@ -1,0 +1,76 @@
+//! Which addresses hosts were given by DHCP: for people, and for the topology, which must give no endpoint what a stranger has.
+
+use std::collections::BTreeMap;
+use std::fmt::Write;
+use std::net::IpAddr;
+
+use portolan_switch::command::{Answer, LeaseRow, Query};
+use portolan_switch::ids::NetworkId;
+
+use super::{Daemon, internal};
+use crate::api::types::LeaseEntry;
+use crate::topology::{Refusal, Topology};
+
+/// Rows of one page.
+const PAGE: usize = 512;
+
+impl Daemon {
+    /// The leases of a network, in order of address.
+    pub async fn leases(&self, name: &str) -> Result<Vec<LeaseEntry>, Refusal> {
+        let (network, owners) = self.owners(name).await?;
+        let now = portolan_switch::io::clock::now();
+        let entry = |row: LeaseRow| LeaseEntry {
+            ip_address: row.address,
+            mac_address: row.mac,
+            client_id: hexadecimal(&row.client),
+            hostname: row.hostname.unwrap_or_default(),
+            node: owners.get(&row.port).cloned().unwrap_or_default(),
+            expires_in: row.expires.map(|end| end.since(now).as_secs()),
+        };
+        Ok(self.lease_rows(network).await?.into_iter().map(entry).collect())
+    }
+
+    /// Tells the topology what strangers have leased on a network, where they may have anything. A lease that is given after
+    /// this and before the endpoint is attached loses its address: the dataplane serves endpoints first.
+    pub(super) async fn learn_leases(
+        &self,
+        topology: &mut Topology,
+        network: &str,
+    ) -> Result<(), Refusal> {
+        let Some((id, handle)) = topology.lends(network) else { return Ok(()) };
+        let rows = self.lease_rows(handle).await?;
+        let strangers = rows.into_iter().filter(|row| row.expires.is_some());
+        topology.set_leased(
+            id,
+            strangers.map(|row| (row.address, row.mac)).collect::<BTreeMap<_, _>>(),
+        );
+        Ok(())
+    }
+
+    async fn lease_rows(&self, network: NetworkId) -> Result<Vec<LeaseRow>, Refusal> {
+        let mut all: Vec<LeaseRow> = Vec::new();
+        let mut after: Option<IpAddr> = None;
+        loop {
+            let rows = match self.plane.ask(Query::Leases { network, after, limit: PAGE }).await {
+                Some(Answer::Leases(rows)) => rows,
+                Some(_) => return Ok(all),
+                None => return Err(internal("the dataplane does not answer; look at daemon.log")),
+            };
+            after = rows.last().map(|row| row.address);
+            let last = rows.len() < PAGE;
+            all.extend(rows);
+            if last {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+fn hexadecimal(bytes: &[u8]) -> String {
+    let mut text = String::new();
+    for byte in bytes {
+        // Writing into a string cannot fail.
+        let _ = write!(text, "{byte:02x}");
+    }
+    text
+}

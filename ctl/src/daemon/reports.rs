@@ -1,0 +1,235 @@
+//! What the dataplane tells unasked, as events for whoever listens; loops and storms also as lines of the daemon's log.
+//!
+//! Guests make these happen, so both are bounded: so many events a second, the rest counted and told of as one line; and one
+//! line of the log a minute for each network and kind.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use portolan_switch::command::{Event, LeaseChange};
+use portolan_switch::ids::{NetworkId, PortId};
+
+use super::{Control, Daemon, clock};
+use crate::daemon::log::say;
+
+/// Events told in a second: more than people read, and what a network that is made anew has of leases.
+const EVENTS_PER_SECOND: u32 = 512;
+
+/// How long a kind of trouble on a network stays out of the log once it was told.
+const LOG_PAUSE: Duration = Duration::from_secs(60);
+
+/// What was told lately.
+#[derive(Debug, Default)]
+pub(super) struct Reporter {
+    second: i64,
+    told: u32,
+    left_out: u64,
+    logged: BTreeMap<(NetworkId, &'static str), Instant>,
+}
+
+impl Reporter {
+    /// Whether one more event is told in this second.
+    fn admits(&mut self, second: i64) -> bool {
+        if second != self.second {
+            if self.left_out > 0 {
+                say(format_args!("{} events of networks came too fast to be told", self.left_out));
+            }
+            (self.second, self.told, self.left_out) = (second, 0, 0);
+        }
+        let admitted = self.told < EVENTS_PER_SECOND;
+        if admitted {
+            self.told += 1;
+        } else {
+            self.left_out = self.left_out.saturating_add(1);
+        }
+        admitted
+    }
+
+    /// Whether this trouble was not in the log lately; it is from now on.
+    fn logs(&mut self, network: NetworkId, kind: &'static str, now: Instant) -> bool {
+        self.logged.retain(|_, then| now.saturating_duration_since(*then) < LOG_PAUSE);
+        let new = !self.logged.contains_key(&(network, kind));
+        if new {
+            self.logged.insert((network, kind), now);
+        }
+        new
+    }
+}
+
+/// What an event of the dataplane comes to.
+struct Report {
+    network: NetworkId,
+    action: &'static str,
+    attributes: Vec<(&'static str, String)>,
+    /// What the log says, too.
+    warning: Option<String>,
+}
+
+impl Daemon {
+    /// Tells of an event of the dataplane. Of a network that is gone nothing is told.
+    pub(super) async fn report(&self, reporter: &mut Reporter, event: &Event) {
+        if matches!(event, Event::Committed(_)) || !reporter.admits(clock::now().seconds()) {
+            return;
+        }
+        let control = self.control.lock().await;
+        let Some(report) = report_of(event, &|port| whose(&control, port)) else { return };
+        let network = control.topology.networks().find(|n| n.network_id() == report.network);
+        let Some(network) = network.cloned() else { return };
+        drop(control);
+        let mut attributes = vec![("name", network.name.as_str())];
+        attributes.extend(report.attributes.iter().map(|(key, value)| (*key, value.as_str())));
+        self.events.tell("network", report.action, &network.id.to_string(), &attributes);
+        if let Some(warning) = report.warning
+            && reporter.logs(report.network, report.action, clock::instant())
+        {
+            say(format_args!("network {}: {warning}", network.name));
+        }
+    }
+}
+
+/// The node and the interface behind a port.
+fn whose(control: &Control, port: PortId) -> (String, String) {
+    let found = control.topology.nodes().find_map(|node| {
+        let endpoint = node.endpoints.iter().find(|endpoint| endpoint.port == Some(port))?;
+        Some((node.name.clone(), endpoint.ifname.clone()))
+    });
+    found.unwrap_or_default()
+}
+
+/// An interface for people: `NODE/eth0`.
+fn shown((node, interface): &(String, String)) -> String {
+    if node.is_empty() { "a port that is gone".into() } else { format!("{node}/{interface}") }
+}
+
+fn report_of(event: &Event, whose: &dyn Fn(PortId) -> (String, String)) -> Option<Report> {
+    let report = match *event {
+        Event::Committed(_) => return None,
+        Event::Lease { network, change, port, mac, address } => {
+            let action = match change {
+                LeaseChange::Given => "lease",
+                LeaseChange::Released => "release",
+                LeaseChange::Expired => "expire",
+                LeaseChange::Declined => "decline",
+            };
+            let (node, interface) = whose(port);
+            let attributes = vec![
+                ("container", node),
+                ("interface", interface),
+                ("mac", mac.to_string()),
+                ("address", address.to_string()),
+            ];
+            Report { network, action, attributes, warning: None }
+        }
+        Event::StationMoved { network, mac, from, to } => {
+            let (from, to) = (whose(from), whose(to));
+            let attributes = vec![
+                ("container", to.0.clone()),
+                ("mac", mac.to_string()),
+                ("from", shown(&from)),
+                ("to", shown(&to)),
+            ];
+            Report { network, action: "station-move", attributes, warning: None }
+        }
+        Event::Storm { network, port, reason } => {
+            let at = whose(port);
+            let warning = format!(
+                "{} sends more to many than it may; what is over its limit is dropped ({})",
+                shown(&at),
+                reason.name()
+            );
+            let attributes =
+                vec![("container", at.0), ("interface", at.1), ("reason", reason.name().into())];
+            Report { network, action: "storm", attributes, warning: Some(warning) }
+        }
+        Event::Loop { network, from, to, blocked } => {
+            let (from, to) = (whose(from), whose(to));
+            let done = if blocked {
+                format!("{} is blocked for a while", shown(&to))
+            } else {
+                "nothing is blocked".into()
+            };
+            let warning = format!(
+                "there is a loop: what was sent to {} came back by {}; {done}",
+                shown(&from),
+                shown(&to)
+            );
+            let attributes = vec![
+                ("container", to.0.clone()),
+                ("from", shown(&from)),
+                ("to", shown(&to)),
+                ("blocked", blocked.to_string()),
+            ];
+            Report { network, action: "loop", attributes, warning: Some(warning) }
+        }
+        Event::LoopEnded { network, port } => {
+            let at = whose(port);
+            let attributes = vec![("container", at.0), ("interface", at.1)];
+            Report { network, action: "loop-end", attributes, warning: None }
+        }
+    };
+    Some(report)
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_switch::drops::DropReason;
+
+    use super::*;
+
+    fn named(port: PortId) -> (String, String) {
+        match port.0 {
+            1 => ("a".into(), "eth0".into()),
+            2 => ("b".into(), "eth1".into()),
+            _ => Default::default(),
+        }
+    }
+
+    #[test]
+    fn a_loop_names_both_ports_and_what_was_done() {
+        let network = NetworkId(4);
+        let event = Event::Loop { network, from: PortId(1), to: PortId(2), blocked: true };
+        let report = report_of(&event, &named).unwrap();
+        assert_eq!(report.action, "loop");
+        let expected =
+            [("container", "b"), ("from", "a/eth0"), ("to", "b/eth1"), ("blocked", "true")];
+        let found: Vec<(&str, &str)> =
+            report.attributes.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        assert_eq!(found, expected);
+        assert_eq!(
+            report.warning.as_deref(),
+            Some(
+                "there is a loop: what was sent to a/eth0 came back by b/eth1; b/eth1 is blocked for a while"
+            )
+        );
+        let event = Event::Loop { network, from: PortId(9), to: PortId(2), blocked: false };
+        let warning = report_of(&event, &named).unwrap().warning.unwrap();
+        assert!(warning.contains("sent to a port that is gone came back"), "{warning}");
+        assert!(warning.ends_with("nothing is blocked"), "{warning}");
+    }
+
+    #[test]
+    fn a_storm_is_logged_once_a_minute_for_each_network() {
+        let event = Event::Storm {
+            network: NetworkId(4),
+            port: PortId(1),
+            reason: DropReason::StormBroadcast,
+        };
+        let report = report_of(&event, &named).unwrap();
+        assert_eq!((report.action, report.attributes[2].1.as_str()), ("storm", "storm_broadcast"));
+        let (mut reporter, now) = (Reporter::default(), clock::instant());
+        assert!(reporter.logs(NetworkId(4), "storm", now));
+        assert!(!reporter.logs(NetworkId(4), "storm", now + Duration::from_secs(59)));
+        assert!(reporter.logs(NetworkId(5), "storm", now));
+        assert!(reporter.logs(NetworkId(4), "loop", now));
+        assert!(reporter.logs(NetworkId(4), "storm", now + Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn events_beyond_the_limit_of_a_second_are_counted() {
+        let mut reporter = Reporter::default();
+        let told = (0..1000).filter(|_| reporter.admits(7)).count();
+        assert_eq!((told, reporter.left_out), (512, 488));
+        assert!(reporter.admits(8));
+        assert_eq!(reporter.left_out, 0);
+    }
+}
