@@ -13,7 +13,7 @@
 //! What becomes of leases is told beside the reply ([`Change`]): the caller keeps names and neighbors by it.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::time::Duration;
 
 use dhcproto::v4::MessageType;
@@ -22,7 +22,7 @@ use crate::lease::{self, Client, Lease, Row, State, Table};
 use crate::service::Dhcp4;
 
 mod reply;
-mod request;
+pub(crate) mod request;
 
 use reply::Told;
 use request::Request;
@@ -50,30 +50,21 @@ const LEASE_MIN: Duration = Duration::from_secs(60);
 pub struct Origin<'a> {
     /// The port, as the caller numbers them.
     pub port: u32,
+    /// The hardware address that sent it: the client's own, or a relay agent's.
+    pub hardware: [u8; 6],
     /// What the endpoint behind that port is called; none where it has no name.
     pub hostname: Option<&'a str>,
 }
 
-/// Where a reply goes, in each case out of the port that the question came by (RFC 2131, section 4.1).
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum To {
-    /// To everybody, at the client's port.
-    Broadcast,
-    /// To a client that does not have the address yet: to its hardware address.
-    Client([u8; 6], Ipv4Addr),
-    /// To a client that has the address.
-    Host(Ipv4Addr),
-    /// To a relay agent, at the server's port.
-    Relay(Ipv4Addr),
-}
-
-/// A reply, and who is to have it.
+/// A reply, and who is to have it (RFC 2131, section 4.1).
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Reply {
     /// By which port.
     pub port: u32,
-    /// To whom.
-    pub to: To,
+    /// The hardware address: everybody's, where the client can take nothing else.
+    pub hardware: [u8; 6],
+    /// The address and the port.
+    pub to: SocketAddrV4,
     /// The payload of a datagram.
     pub message: Vec<u8>,
 }
@@ -134,6 +125,8 @@ pub struct Server {
 struct Waiting {
     request: Request,
     port: u32,
+    /// Who sent it.
+    hardware: [u8; 6],
     due: Duration,
     /// Whether somebody has answered.
     taken: bool,
@@ -219,9 +212,9 @@ impl Server {
         waiting.taken = true;
     }
 
-    /// The addresses to be asked for by ARP since the last call.
-    pub fn take_probes(&mut self) -> Vec<Ipv4Addr> {
-        std::mem::take(&mut self.asked)
+    /// The next address to be asked for by ARP.
+    pub fn next_probe(&mut self) -> Option<Ipv4Addr> {
+        self.asked.pop()
     }
 
     /// What became of leases since the last call, in order.
@@ -376,20 +369,22 @@ impl Server {
         }
         let request = request.clone();
         if let Some(waiting) = self.waiting.get_mut(&address) {
-            waiting.request = request;
+            (waiting.request, waiting.hardware) = (request, from.hardware);
             return None;
         }
         let due = now + PROBE_WAIT;
         self.asked.push(address);
         self.probes.insert((due, address));
-        self.waiting.insert(address, Waiting { request, port: from.port, due, taken: false });
+        let Origin { port, hardware, .. } = from;
+        let waiting = Waiting { request, port, hardware, due, taken: false };
+        self.waiting.insert(address, waiting);
         None
     }
 
     /// Goes on with a client that has waited for an address.
     fn proceed(&mut self, waiting: &Waiting, address: Ipv4Addr, now: Duration) -> Option<Reply> {
-        let Waiting { request, port, .. } = waiting;
-        let from = Origin { port: *port, hostname: None };
+        let Waiting { request, port, hardware, .. } = waiting;
+        let from = Origin { port: *port, hardware: *hardware, hostname: None };
         if !waiting.taken {
             self.table.prove(address);
             return Some(self.settle(request, from, address, now));
@@ -444,19 +439,21 @@ impl Server {
     }
 
     fn reply(&self, request: &Request, from: Origin<'_>, told: &Told<'_>) -> Reply {
-        let to = if !request.giaddr.is_unspecified() {
-            To::Relay(request.giaddr)
+        let everybody = ([0xff; 6], SocketAddrV4::new(Ipv4Addr::BROADCAST, CLIENT_PORT));
+        let (hardware, to) = if !request.giaddr.is_unspecified() {
+            (from.hardware, SocketAddrV4::new(request.giaddr, SERVER_PORT))
         } else if told.kind == MessageType::Nak {
-            To::Broadcast
+            everybody
         } else if !request.ciaddr.is_unspecified() {
-            To::Host(request.ciaddr)
+            (from.hardware, SocketAddrV4::new(request.ciaddr, CLIENT_PORT))
         } else {
             match told.address.filter(|_| !request.wants_broadcast()) {
-                Some(address) => To::Client(request.chaddr, address),
-                None => To::Broadcast,
+                Some(address) => (request.chaddr, SocketAddrV4::new(address, CLIENT_PORT)),
+                None => everybody,
             }
         };
-        Reply { port: from.port, to, message: reply::write(&self.spec, request, told) }
+        let message = reply::write(&self.spec, request, told);
+        Reply { port: from.port, hardware, to, message }
     }
 
     fn lease_time(&self, request: &Request) -> Duration {

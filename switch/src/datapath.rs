@@ -329,14 +329,14 @@ impl Datapath {
 
     /// Stages a command, or applies all staged ones where it is the commit. Panics where the command does not fit the present
     /// state, which the control side rules out beforehand.
-    pub fn apply(&mut self, command: Command, _now: Time) {
+    pub fn apply(&mut self, command: Command, now: Time) {
         let Command::Commit(seq) = command else {
             assert!(self.staged.len() < STAGED_MAX, "a group of commands is bounded");
             self.staged.push(command);
             return;
         };
         for command in std::mem::take(&mut self.staged) {
-            self.execute(command);
+            self.execute(command, now);
         }
         self.shared.events.push(Event::Committed(seq));
     }
@@ -478,12 +478,12 @@ impl Datapath {
         self.shared.connections.len()
     }
 
-    fn execute(&mut self, command: Command) {
+    fn execute(&mut self, command: Command, now: Time) {
         match command {
             Command::CreateNetwork(spec) => self.create_network(spec),
             Command::RemoveNetwork(id) => self.remove_network(id),
-            Command::AttachPort(spec) => self.attach_port(spec),
-            Command::DetachPort(id) => self.detach_port(id),
+            Command::AttachPort(spec) => self.attach_port(spec, now),
+            Command::DetachPort(id) => self.detach_port(id, now),
             Command::SetHost(spec) => self.set_host(spec),
             Command::RemoveHost { network, node } => {
                 self.shared.names.remove_host(zone_key(network), host_key(node));
@@ -532,7 +532,7 @@ impl Datapath {
         self.shared.names.remove_zone(zone_key(id));
     }
 
-    fn attach_port(&mut self, spec: PortSpec) {
+    fn attach_port(&mut self, spec: PortSpec, now: Time) {
         let place = slot(&mut self.places, spec.id.0);
         assert!(place.is_none(), "port {} is attached", spec.id.0);
         *place = Some(spec.network);
@@ -541,15 +541,17 @@ impl Datapath {
         let network = find(&mut self.networks, spec.network);
         let network = network.expect("a port joins a network that exists");
         network.attach(spec);
+        network.settle(&mut self.shared, now);
         let due = network.next_timeout();
         self.note_due(due);
     }
 
-    fn detach_port(&mut self, id: PortId) {
+    fn detach_port(&mut self, id: PortId, now: Time) {
         let network = slot(&mut self.places, id.0).take();
         let network = network.unwrap_or_else(|| panic!("port {} is not attached", id.0));
         let of_port = find(&mut self.networks, network).expect("a port's network exists");
         let gone = of_port.detach(id);
+        of_port.settle(&mut self.shared, now);
         self.shared.connections.close_port(id);
         self.shared.forwarding.close_port(id);
         self.forget(network, &gone);
@@ -587,7 +589,7 @@ pub(crate) fn network_id(key: ZoneKey) -> NetworkId {
 }
 
 /// What the directory calls a network by.
-fn zone_key(id: NetworkId) -> ZoneKey {
+pub(crate) fn zone_key(id: NetworkId) -> ZoneKey {
     ZoneKey(id.0)
 }
 

@@ -125,6 +125,12 @@ reasons! {
     NoNeighbor = "no_neighbor",
     /// The gateway's answer found no room, or its limit for this port was reached.
     GatewayLimit = "gateway_limit",
+    /// A DHCP client asked, and no address is left for it.
+    DhcpExhausted = "dhcp_exhausted",
+    /// A DHCP client asked behind a port that has as many leases as it may.
+    DhcpPortLimit = "dhcp_port_limit",
+    /// A DHCP message by a relay agent, which the network does not serve (portolan.dhcp_relay), or one of another subnet.
+    DhcpRelay = "dhcp_relay",
     /// The receiver's queue was full.
     TxFull = "tx_full",
     /// The receiver's device refused the frame as too big for it.

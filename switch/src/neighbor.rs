@@ -143,6 +143,16 @@ impl Neighbors {
         oldest.map_or(Learning::Known, Learning::Instead)
     }
 
+    /// A learned address leads to that port no longer. False where it did not.
+    pub fn forget(&mut self, address: IpAddr, port: PortId) -> bool {
+        let entry = self.entries.get(&address);
+        let leads = entry.is_some_and(|entry| entry.at.port == port && entry.used.is_some());
+        if leads {
+            self.unlearn(address);
+        }
+        leads
+    }
+
     /// Forgets a learned address.
     fn unlearn(&mut self, address: IpAddr) {
         let Some(entry) = self.entries.get(&address).filter(|entry| entry.used.is_some()) else {

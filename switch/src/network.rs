@@ -70,7 +70,7 @@ impl Network {
             ports: Vec::new(),
             stations: Fdb::new(seed),
             gateway: Gateway::new(&spec),
-            services: Services::new(spec.services),
+            services: Services::new(spec.services, spec.guard),
             neighbors: Neighbors::new(seed),
             departed: DropCounts::default(),
         }
@@ -215,7 +215,7 @@ impl Network {
         at.is_some_and(|at| self.ports[at].may_send_error(now))
     }
 
-    /// Does what has become due: stations that have been silent for too long are forgotten.
+    /// Does what has become due: stations that have been silent for too long are forgotten, and its servers have something to say.
     pub(crate) fn handle_timeout(
         &mut self,
         turn: &mut Turn<'_, '_>,
@@ -228,7 +228,14 @@ impl Network {
         {
             shared.for_all.push(made);
         }
+        self.gateway.run_dhcp(&mut self.services, turn, shared, now);
         self.flood_made(turn, shared);
+        self.settle(shared, now);
+    }
+
+    /// Makes known what has become of leases.
+    pub(crate) fn settle(&mut self, shared: &mut Shared, now: Time) {
+        self.services.settle(self.id, &mut self.neighbors, shared, now);
     }
 
     /// When [`Network::handle_timeout`] wants to be called, at the earliest.

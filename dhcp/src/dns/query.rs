@@ -199,7 +199,9 @@ fn resolve<'a>(
     };
     Some(match directory.find(asker, &name) {
         Finding::Hosts { zone, holders, apex } => have(zone.addresses(holders), apex),
-        Finding::Machine { addresses, apex } => have(addresses.to_vec(), apex),
+        Finding::Lent { addresses, apex } | Finding::Machine { addresses, apex } => {
+            have(addresses.to_vec(), apex)
+        }
         Finding::Empty { apex } => (ResponseCode::NoError, Body::Negative { apex }),
         Finding::Missing { apex } => (ResponseCode::NXDomain, Body::Negative { apex }),
         Finding::Elsewhere => return None,

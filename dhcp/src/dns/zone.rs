@@ -72,7 +72,23 @@ pub(super) struct Zone {
     /// Folded name to all who share it.
     names: BTreeMap<Box<[u8]>, BTreeSet<HostKey>>,
     addresses: BTreeMap<IpAddr, BTreeSet<HostKey>>,
+    /// Names that whoever was lent an address has brought along, by the folded name.
+    lent: BTreeMap<Box<[u8]>, Lent>,
+    /// Under which of these names each lent address is known.
+    lent_addresses: BTreeMap<IpAddr, Box<[u8]>>,
     outlook: Outlook,
+}
+
+/// Whoever was lent an address, by the port it is behind and its hardware address.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Lodger(pub u32, pub [u8; 6]);
+
+/// A name that is known as long as an address is lent.
+#[derive(Debug)]
+struct Lent {
+    to: Lodger,
+    addresses: Vec<IpAddr>,
+    canonical: Option<Box<[u8]>>,
 }
 
 /// What a zone says of the world around it.
@@ -91,6 +107,8 @@ pub struct Outlook {
 struct Host {
     /// Folded.
     names: Vec<Box<[u8]>>,
+    /// The first of them as it was given.
+    first: Option<Box<str>>,
     addresses: Vec<IpAddr>,
     /// What its addresses lead back to: its first name below the domain, in wire form.
     canonical: Option<Box<[u8]>>,
@@ -101,6 +119,8 @@ struct Host {
 pub(super) enum Finding<'a> {
     /// These hosts of this zone have the name.
     Hosts { zone: &'a Zone, holders: &'a BTreeSet<HostKey>, apex: usize },
+    /// Somebody who was lent these addresses has brought it along.
+    Lent { addresses: &'a [IpAddr], apex: usize },
     /// It is the machine's own.
     Machine { addresses: &'a [IpAddr], apex: usize },
     /// The name exists and has nothing of its own.
@@ -173,6 +193,38 @@ impl Directory {
         }
     }
 
+    /// The first name of a host in a zone, as it was given.
+    pub fn first_name(&self, zone: ZoneKey, host: HostKey) -> Option<&str> {
+        self.zones.get(&zone)?.hosts.get(&host)?.first.as_deref()
+    }
+
+    /// An address was lent to somebody who calls itself so: the name means the address from now on, where the zone has names
+    /// and this one is free, or has already been lent to the same. False where it is not: no host loses a name by this.
+    pub fn lend(&mut self, zone: ZoneKey, name: &str, to: Lodger, address: IpAddr) -> bool {
+        let Some(zone) = self.zones.get_mut(&zone).filter(|zone| zone.named) else { return false };
+        zone.end_lent(address);
+        let Some(wire) = wire_form(name) else { return false };
+        let folded = wire.to_ascii_lowercase().into_boxed_slice();
+        let taken = zone.lent.get(&folded).is_some_and(|lent| lent.to != to);
+        if taken || zone.names.contains_key(&folded) || zone.addresses.contains_key(&address) {
+            return false;
+        }
+        let canonical = zone.domain.as_deref().and_then(|domain| join(&wire, domain));
+        let none = || Lent { to, addresses: Vec::new(), canonical };
+        let lent = zone.lent.entry(folded.clone()).or_insert_with(none);
+        lent.addresses.push(address);
+        lent.addresses.sort_unstable();
+        zone.lent_addresses.insert(address, folded);
+        true
+    }
+
+    /// An address is no longer lent, and means no name any more.
+    pub fn end_lent(&mut self, zone: ZoneKey, address: IpAddr) {
+        if let Some(zone) = self.zones.get_mut(&zone) {
+            zone.end_lent(address);
+        }
+    }
+
     /// Sets the zones a host sees, most important first.
     pub fn set_view(&mut self, host: HostKey, zones: Vec<ZoneKey>) {
         self.views.insert(host, zones);
@@ -213,12 +265,18 @@ impl Directory {
             if let Some(holders) = zone.names.get(name.whole()) {
                 return Finding::Hosts { zone, holders, apex: name.root() };
             }
+            if let Some(lent) = zone.lent.get(name.whole()) {
+                return Finding::Lent { addresses: &lent.addresses, apex: name.root() };
+            }
         }
         for &apex in name.starts().iter().skip(1).rev() {
             let (host, domain) = name.whole().split_at(apex);
             for zone in self.view(asker).filter(|zone| zone.is(domain)) {
                 if let Some(holders) = zone.names.get(host) {
                     return Finding::Hosts { zone, holders, apex };
+                }
+                if let Some(lent) = zone.lent.get(host) {
+                    return Finding::Lent { addresses: &lent.addresses, apex };
                 }
             }
         }
@@ -270,6 +328,9 @@ impl Directory {
     pub(super) fn reverse(&self, asker: HostKey, address: IpAddr) -> Option<&[u8]> {
         let address = address.to_canonical();
         self.view(asker).find_map(|zone| {
+            if let Some(name) = zone.lent_addresses.get(&address) {
+                return zone.lent.get(name)?.canonical.as_deref();
+            }
             let holders = zone.addresses.get(&address)?;
             holders.iter().find_map(|host| zone.hosts.get(host)?.canonical.as_deref())
         })
@@ -290,17 +351,38 @@ impl Zone {
         addresses
     }
 
+    /// A host comes by that name: whoever was lent it has it no longer.
+    fn take_back(&mut self, name: &[u8]) {
+        for address in self.lent.remove(name).into_iter().flat_map(|lent| lent.addresses) {
+            self.lent_addresses.remove(&address);
+        }
+    }
+
+    fn end_lent(&mut self, address: IpAddr) {
+        let Some(name) = self.lent_addresses.remove(&address) else { return };
+        if let Some(lent) = self.lent.get_mut(&name) {
+            lent.addresses.retain(|other| *other != address);
+            if lent.addresses.is_empty() {
+                self.lent.remove(&name);
+            }
+        }
+    }
+
     fn insert(&mut self, key: HostKey, names: &[String], addresses: &[IpAddr]) {
         let domain = self.domain.as_deref();
         let given: Vec<_> = names.iter().filter_map(|name| wire_form(name)).collect();
         let canonical = given.first().and_then(|name| join(name, domain?));
+        let first =
+            names.iter().find(|name| wire_form(name).is_some()).map(|name| name.as_str().into());
         let names = given.iter().map(|name| name.to_ascii_lowercase().into_boxed_slice()).collect();
         let addresses = addresses.iter().map(IpAddr::to_canonical).collect();
-        let host = Host { names, addresses, canonical };
+        let host = Host { names, first, addresses, canonical };
         for name in &host.names {
+            self.take_back(name);
             self.names.entry(name.clone()).or_default().insert(key);
         }
         for &address in &host.addresses {
+            self.end_lent(address);
             self.addresses.entry(address).or_default().insert(key);
         }
         self.hosts.insert(key, host);

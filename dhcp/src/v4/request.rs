@@ -181,7 +181,7 @@ impl Options {
 
 /// The first label of a name, in lower case, where it may name a host (RFC 1123, section 2.1). A number alone would be taken
 /// for an address, and `localhost` is everybody's own.
-fn hostname(name: &[u8]) -> Option<Box<str>> {
+pub(crate) fn hostname(name: &[u8]) -> Option<Box<str>> {
     let name = name.split(|byte| *byte == 0).next()?;
     let label = name.split(|byte| *byte == b'.').next()?;
     let text = str::from_utf8(label).ok()?;

@@ -14,6 +14,7 @@
 //! Every frame comes from a guest and may hold anything.
 
 mod arp;
+mod dhcp;
 mod dns;
 pub(crate) mod dns_tcp;
 pub(crate) mod forward;
@@ -172,7 +173,11 @@ impl Gateway {
         let payload = frame.bytes().get(layout.l3..).unwrap_or_default();
         match layout.ethertype {
             ethertype::ARP => arp::target(payload).is_some_and(|target| self.has_v4(target)),
-            ethertype::IPV4 => !layout.dst.is_group(),
+            ethertype::IPV4 if !layout.dst.is_group() => true,
+            ethertype::IPV4 => match layout.ip(frame.bytes()) {
+                Ok(Some(ip)) => self.asks_dhcp(&ip, frame.bytes(), services),
+                _ => false,
+            },
             ethertype::IPV6 if !layout.dst.is_group() => true,
             ethertype::IPV6 => match layout.ip(frame.bytes()) {
                 Ok(Some(ip)) => {
@@ -259,6 +264,9 @@ impl Call<'_, '_, '_> {
             let answered =
                 if solicits_neighbor { self.ndp(&ip) } else { self.router_solicitation(&ip) };
             return answered.map(|()| Outcome::Consumed);
+        }
+        if self.gateway.asks_dhcp(&ip, frame.bytes(), self.asker.services) {
+            return self.dhcp(&ip).map(|()| Outcome::Consumed);
         }
         if !self.gateway.is_host(ip.src) {
             return Err(DropReason::BadSource);
