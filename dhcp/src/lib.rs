@@ -21,3 +21,4 @@ pub mod lease;
 pub mod ra;
 pub mod service;
 pub mod v4;
+pub mod v6;

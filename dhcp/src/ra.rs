@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use ipnet::Ipv6Net;
 
-use crate::dns::name::wire_form;
+use crate::dns::name::search_list;
 use crate::service::Advert;
 
 /// ICMPv6 type of a solicitation.
@@ -160,21 +160,18 @@ const SERVERS_MAX: usize = 8;
 
 /// Search list (RFC 8106, section 5.2): as many of the domains, in order, as find room beside the rest.
 fn search_option(domains: &[String]) -> Vec<u8> {
+    let list = search_list(domains, SEARCH_MAX);
+    if list.is_empty() {
+        return list;
+    }
     let mut option = vec![option::DNS_SEARCH, 0, 0, 0];
     option.extend(u32::from(LIFETIME).to_be_bytes());
-    let head = option.len();
-    for domain in domains.iter().filter_map(|domain| wire_form(domain)) {
-        if option.len() + domain.len() + 1 > SEARCH_MAX {
-            break;
-        }
-        option.extend_from_slice(&domain);
-        option.push(0);
-    }
-    if option.len() == head { Vec::new() } else { closed(option) }
+    option.extend(list);
+    closed(option)
 }
 
 /// Bytes of the search list: two of the longest names.
-const SEARCH_MAX: usize = 520;
+const SEARCH_MAX: usize = 512;
 
 /// Fills an option up to a whole number of units of 8 bytes, and writes how many they are.
 fn closed(mut option: Vec<u8>) -> Vec<u8> {

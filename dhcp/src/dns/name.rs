@@ -14,7 +14,7 @@ const NAME_MAX: usize = 254;
 
 /// The wire form of a dotted name, its case preserved; a trailing dot is ignored. `None` if the wire cannot carry it:
 /// an empty label, a label of more than 63 bytes, more than 253 bytes in all.
-pub(crate) fn wire_form(text: &str) -> Option<Box<[u8]>> {
+pub(super) fn wire_form(text: &str) -> Option<Box<[u8]>> {
     let text = text.strip_suffix('.').unwrap_or(text);
     if text.len() >= NAME_MAX {
         return None;
@@ -29,6 +29,20 @@ pub(crate) fn wire_form(text: &str) -> Option<Box<[u8]>> {
         wire.extend_from_slice(label.as_bytes());
     }
     Some(wire.into_boxed_slice())
+}
+
+/// A search list as DHCPv6 and router advertisements carry it (RFC 8415, section 10): one name behind the other, as many in order
+/// as find room in `max` bytes. What the wire cannot carry is left out.
+pub(crate) fn search_list(domains: &[String], max: usize) -> Vec<u8> {
+    let mut list = Vec::new();
+    for domain in domains.iter().filter_map(|domain| wire_form(domain)) {
+        if list.len() + domain.len() + 1 > max {
+            break;
+        }
+        list.extend_from_slice(&domain);
+        list.push(0);
+    }
+    list
 }
 
 /// `name` below `domain`, or `None` if both together are longer than a name may be.

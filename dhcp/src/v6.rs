@@ -1,0 +1,538 @@
+//! A DHCPv6 server (RFC 8415) for one link: UDP payload in, UDP payload out.
+//!
+//! Theory of operation. An endpoint is known by its port and hardware address, whatever DUID it uses, and is told its own
+//! addresses in the first association of each message. Everybody else is a stranger: it is lent an address of the pool for each
+//! association, by [`crate::lease`], under its DUID and the association's number. Where the server has been started anew it
+//! knows no lease: who renews an address of the pool that nobody else has goes on with it.
+//!
+//! An address that was not lent since the server was made may be in use. Before anybody gets it, the link is asked
+//! ([`Server::take_probes`]); when [`PROBE_WAIT`] has passed without an answer ([`Server::heard`]), the message is taken up again
+//! ([`Server::run_out`]). The voice of the client itself does not count.
+//!
+//! There is one server on a link, which says so (preference 255), so that clients do not wait for others. Temporary addresses
+//! and prefixes are refused by their status. Messages of relay agents are not for us: there is nobody behind one.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::net::Ipv6Addr;
+use std::time::Duration;
+
+use crate::lease::{Client, Lease, Row, State, Table};
+use crate::service::Dhcp6;
+use crate::v4::{Happened, PROBE_WAIT};
+
+mod message;
+
+use message::{Association, Message, Purpose, Status, Writer, code, kind};
+
+/// UDP ports of servers and clients.
+pub const SERVER_PORT: u16 = 547;
+/// As [`SERVER_PORT`].
+pub const CLIENT_PORT: u16 = 546;
+
+/// The group that servers listen to.
+pub const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
+
+/// How long an address is kept for whom it was offered to: a client that means it asks within seconds.
+const OFFER_TIME: Duration = Duration::from_secs(30);
+
+/// How long an address is lent to nobody after it was found in use.
+const SHUNNED: Duration = Duration::from_secs(600);
+
+/// After how long a client that only asked for other things looks whether they have changed: they do not.
+const REFRESH: u32 = 86_400;
+
+/// How long clients that are not answered wait at most, seconds (RFC 8415, section 7.6).
+const MAX_RT: u32 = 3600;
+
+/// Own addresses of an endpoint that one message tells.
+const OWN_MAX: usize = 16;
+
+/// A message may be no longer: whoever sends more has more to say than any client has.
+const MESSAGE_MAX: usize = 1500;
+
+/// From whom a message came.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Origin {
+    /// Behind which port, as the caller numbers them.
+    pub port: u32,
+    /// The hardware address that sent it.
+    pub hardware: [u8; 6],
+    /// The IP address that sent it.
+    pub address: Ipv6Addr,
+}
+
+/// A reply, to whoever asked.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Reply {
+    /// To whom.
+    pub to: Origin,
+    /// The payload of a datagram.
+    pub message: Vec<u8>,
+}
+
+/// A lease, and what became of it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Change {
+    /// What.
+    pub happened: Happened,
+    /// Of which.
+    pub lease: Lease<Ipv6Addr>,
+}
+
+/// The server of one link.
+#[derive(Debug)]
+pub struct Server {
+    spec: Dhcp6,
+    duid: [u8; 10],
+    table: Table<Ipv6Addr>,
+    /// What waits for nobody to answer for an address, by address.
+    waiting: BTreeMap<Ipv6Addr, Waiting>,
+    /// The same by when it has waited long enough.
+    probes: BTreeSet<(Duration, Ipv6Addr)>,
+    /// Addresses to be asked for.
+    asked: Vec<Ipv6Addr>,
+    changes: Vec<Change>,
+}
+
+/// A message that waits for an address to be found free.
+#[derive(Debug)]
+struct Waiting {
+    from: Origin,
+    message: Box<[u8]>,
+    client: Client,
+    due: Duration,
+    /// Whether somebody has answered.
+    taken: bool,
+}
+
+/// What a message asks of its associations.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Wish {
+    /// To hear what it would get.
+    Offer,
+    /// To get it.
+    Bind,
+    /// To keep it.
+    Keep,
+}
+
+/// What a client is told of one association.
+#[derive(Debug, Default)]
+struct Told {
+    /// Its addresses.
+    given: Vec<Ipv6Addr>,
+    /// Addresses that it names and may use no longer.
+    ended: Vec<Ipv6Addr>,
+    /// Why it has none.
+    status: Option<Status>,
+}
+
+/// One message on its way through the server.
+struct Call<'c> {
+    server: &'c mut Server,
+    from: Origin,
+    bytes: &'c [u8],
+    message: &'c Message<'c>,
+    duid: &'c [u8],
+    now: Duration,
+    /// An endpoint's own addresses, until an association has them.
+    own: Option<Vec<Ipv6Addr>>,
+    /// Whether an answer has to wait.
+    waits: bool,
+}
+
+impl Server {
+    /// A server that knows nobody yet. Its DUID is made of the gateway's hardware address (RFC 8415, section 11.4), so that it
+    /// is the same in every life.
+    pub fn new(spec: Dhcp6, hardware: [u8; 6]) -> Server {
+        let mut duid = [0, 3, 0, 1, 0, 0, 0, 0, 0, 0];
+        duid[4..].copy_from_slice(&hardware);
+        Server {
+            table: Table::new(spec.pool.clone()),
+            spec,
+            duid,
+            waiting: BTreeMap::new(),
+            probes: BTreeSet::new(),
+            asked: Vec::new(),
+            changes: Vec::new(),
+        }
+    }
+
+    /// An endpoint comes, with its addresses in order.
+    pub fn attach(&mut self, port: u32, hardware: [u8; 6], addresses: Vec<Ipv6Addr>) {
+        for &address in &addresses {
+            self.wait_no_more(address);
+        }
+        let ended = self.table.attach(port, hardware, addresses);
+        self.note(Happened::Ended, ended);
+    }
+
+    /// A port goes, and everybody behind it.
+    pub fn detach(&mut self, port: u32) {
+        let behind = self.waiting.iter().filter(|(_, waiting)| waiting.from.port == port);
+        let behind: Vec<_> = behind.map(|(address, _)| *address).collect();
+        for address in behind {
+            self.wait_no_more(address);
+        }
+        let ended = self.table.detach(port);
+        self.note(Happened::Ended, ended);
+    }
+
+    /// Takes a message, and returns the reply where there is one at once. None comes of one that is malformed, not meant for
+    /// this server, or not for any (RFC 8415, section 16).
+    pub fn receive(&mut self, bytes: &[u8], from: Origin, now: Duration) -> Option<Reply> {
+        let bytes = Some(bytes).filter(|bytes| bytes.len() <= MESSAGE_MAX)?;
+        let message = &Message::read(bytes)?;
+        if message.kind == kind::INFORMATION_REQUEST {
+            return self.inform(message).map(|message| Reply { to: from, message });
+        }
+        let duid = message.client?;
+        let for_this = match message.kind {
+            kind::SOLICIT | kind::CONFIRM | kind::REBIND => message.server.is_none(),
+            kind::REQUEST | kind::RENEW | kind::RELEASE | kind::DECLINE => {
+                message.server == Some(&self.duid)
+            }
+            _ => false,
+        };
+        if !for_this || !self.spec.stateful {
+            return None;
+        }
+        let own = self.table.endpoint(from.port, from.hardware);
+        let own = own.map(|endpoint| endpoint.addresses.iter().copied().take(OWN_MAX).collect());
+        let call = Call { server: self, from, bytes, message, duid, now, own, waits: false };
+        call.run().map(|message| Reply { to: from, message })
+    }
+
+    /// Somebody was heard to use an address. Where a client waits for it to be found free, that is settled with the next call of
+    /// [`Server::run_out`]. Its own voice does not count.
+    pub fn heard(&mut self, address: Ipv6Addr, hardware: [u8; 6], now: Duration) {
+        let Some(waiting) = self.waiting.get_mut(&address) else { return };
+        if waiting.taken || waiting.from.hardware == hardware {
+            return;
+        }
+        self.probes.remove(&(waiting.due, address));
+        self.probes.insert((now, address));
+        waiting.due = now;
+        waiting.taken = true;
+    }
+
+    /// The addresses to be asked for by neighbor solicitations since the last call.
+    pub fn take_probes(&mut self) -> Vec<Ipv6Addr> {
+        std::mem::take(&mut self.asked)
+    }
+
+    /// What became of leases since the last call, in order.
+    pub fn take_changes(&mut self) -> Vec<Change> {
+        std::mem::take(&mut self.changes)
+    }
+
+    /// When something is due: a probe to be sent or to be over, or a lease to end.
+    pub fn next_timeout(&self) -> Option<Duration> {
+        let asked = (!self.asked.is_empty()).then_some(Duration::ZERO);
+        let probe = self.probes.first().map(|(due, _)| *due);
+        [asked, probe, self.table.next_end()].into_iter().flatten().min()
+    }
+
+    /// Does what has become due, up to the first reply that comes of it, which is returned; none where nothing more is due.
+    pub fn run_out(&mut self, now: Duration) -> Option<Reply> {
+        while let Some(&(due, address)) = self.probes.first().filter(|(due, _)| *due <= now) {
+            self.probes.remove(&(due, address));
+            let Some(waiting) = self.wait_no_more(address) else { continue };
+            if waiting.taken {
+                self.table.shun(&waiting.client, address, State::Taken, now + SHUNNED);
+            } else {
+                self.table.prove(address);
+            }
+            let reply = self.receive(&waiting.message, waiting.from, now);
+            if reply.is_some() {
+                return reply;
+            }
+        }
+        while let Some(lease) = self.table.expire(now) {
+            self.wait_no_more(lease.address);
+            if lease.state == State::Bound {
+                self.note(Happened::Ended, [lease]);
+            }
+        }
+        None
+    }
+
+    /// At most `limit` rows behind `after`, in order of address, each client called by its DUID.
+    pub fn rows(&self, after: Option<Ipv6Addr>, limit: usize) -> Vec<Row<Ipv6Addr>> {
+        let mut rows = self.table.rows(after, limit);
+        for row in &mut rows {
+            row.client.name = row.client.name.get(ASSOCIATION_LEN..).unwrap_or_default().into();
+        }
+        rows
+    }
+
+    /// How many strangers have a lease.
+    pub fn bound(&self) -> usize {
+        self.table.bound()
+    }
+
+    /// Answers whoever wants to hear of the rest only.
+    fn inform(&self, message: &Message<'_>) -> Option<Vec<u8>> {
+        let for_this = message.server.is_none_or(|server| server == self.duid);
+        if !for_this || !message.associations.is_empty() {
+            return None;
+        }
+        let mut reply = self.reply(kind::REPLY, message);
+        self.tell_rest(&mut reply, message);
+        if message.wants(code::INFORMATION_REFRESH) {
+            reply.option(code::INFORMATION_REFRESH, &[&REFRESH.to_be_bytes()]);
+        }
+        if message.wants(code::INF_MAX_RT) {
+            reply.option(code::INF_MAX_RT, &[&MAX_RT.to_be_bytes()]);
+        }
+        Some(reply.finish())
+    }
+
+    /// The start of an answer: of whom, and to whom.
+    fn reply(&self, kind: u8, message: &Message<'_>) -> Writer {
+        let mut reply = Writer::new(kind, message.transaction);
+        if let Some(client) = message.client {
+            reply.option(code::CLIENT_ID, &[client]);
+        }
+        reply.option(code::SERVER_ID, &[&self.duid]);
+        reply
+    }
+
+    /// Tells what a client wants to hear besides addresses.
+    fn tell_rest(&self, reply: &mut Writer, message: &Message<'_>) {
+        if message.wants(code::DNS_SERVERS) {
+            reply.option(code::DNS_SERVERS, &[&self.spec.server.octets()]);
+        }
+        if message.wants(code::DOMAIN_LIST) {
+            reply.domains(&self.spec.search);
+        }
+        if message.wants(code::SOL_MAX_RT) {
+            reply.option(code::SOL_MAX_RT, &[&MAX_RT.to_be_bytes()]);
+        }
+    }
+
+    /// For how long addresses are preferred and valid, seconds.
+    fn lifetimes(&self) -> (u32, u32) {
+        let valid = u32::try_from(self.spec.lease.as_secs()).unwrap_or(u32::MAX);
+        (valid - valid / 4, valid)
+    }
+
+    fn wait_no_more(&mut self, address: Ipv6Addr) -> Option<Waiting> {
+        let waiting = self.waiting.remove(&address)?;
+        self.probes.remove(&(waiting.due, address));
+        self.asked.retain(|asked| *asked != address);
+        Some(waiting)
+    }
+
+    fn note(&mut self, happened: Happened, leases: impl IntoIterator<Item = Lease<Ipv6Addr>>) {
+        let changes = leases.into_iter().map(|lease| Change { happened, lease });
+        self.changes.extend(changes);
+    }
+}
+
+/// Bytes of an association's number, which stands before the DUID in a client's name.
+const ASSOCIATION_LEN: usize = 4;
+
+impl Call<'_> {
+    fn run(mut self) -> Option<Vec<u8>> {
+        match self.message.kind {
+            kind::SOLICIT => self.solicit(),
+            kind::REQUEST => self.bind(Wish::Bind),
+            kind::RENEW | kind::REBIND => self.bind(Wish::Keep),
+            kind::CONFIRM => self.confirm(),
+            _ => Some(self.give_up()),
+        }
+    }
+
+    /// A client looks for servers. One that would be bound at once is, if there is anything for it.
+    fn solicit(&mut self) -> Option<Vec<u8>> {
+        if self.message.associations.is_empty() {
+            return None;
+        }
+        let told = self.tell_all(if self.message.rapid { Wish::Bind } else { Wish::Offer });
+        let rapid = self.message.rapid && told.iter().any(|told| !told.given.is_empty());
+        let kind = if rapid { kind::REPLY } else { kind::ADVERTISE };
+        let mut reply = self.server.reply(kind, self.message);
+        if rapid {
+            reply.option(code::RAPID_COMMIT, &[]);
+        } else {
+            reply.option(code::PREFERENCE, &[&[u8::MAX]]);
+        }
+        self.finish(reply, &told)
+    }
+
+    /// A client takes what it was offered, or wants to keep what it has.
+    fn bind(&mut self, wish: Wish) -> Option<Vec<u8>> {
+        let told = self.tell_all(wish);
+        let reply = self.server.reply(kind::REPLY, self.message);
+        self.finish(reply, &told)
+    }
+
+    /// Completes an answer about associations, unless the link has to be asked first.
+    fn finish(&self, mut reply: Writer, told: &[Told]) -> Option<Vec<u8>> {
+        if self.waits {
+            return None;
+        }
+        let (preferred, valid) = self.server.lifetimes();
+        let times = (preferred / 2, preferred / 5 * 4);
+        for (association, told) in self.message.associations.iter().zip(told) {
+            let times = if told.given.is_empty() { (0, 0) } else { times };
+            reply.association(association, times, |reply| {
+                told.given.iter().for_each(|address| reply.address(*address, preferred, valid));
+                told.ended.iter().for_each(|address| reply.address(*address, 0, 0));
+                if let Some(status) = told.status {
+                    reply.status(status);
+                }
+            });
+        }
+        self.server.tell_rest(&mut reply, self.message);
+        Some(reply.finish())
+    }
+
+    fn tell_all(&mut self, wish: Wish) -> Vec<Told> {
+        let message = self.message;
+        message.associations.iter().map(|association| self.tell(association, wish)).collect()
+    }
+
+    /// What a client is told of one association, which has what it wishes for from now on.
+    fn tell(&mut self, association: &Association, wish: Wish) -> Told {
+        let none = |status| Told { status: Some(status), ..Told::default() };
+        match (association.purpose, wish) {
+            (Purpose::Lasting, _) => {}
+            (_, Wish::Keep) => return none(Status::NoBinding),
+            (Purpose::Prefixes, _) => return none(Status::NoPrefixAvail),
+            (Purpose::Temporary, _) => return none(Status::NoAddrsAvail),
+        }
+        let subnet = self.server.spec.subnet;
+        let elsewhere = association.addresses.iter().any(|address| !subnet.contains(address));
+        if elsewhere && self.message.kind == kind::REQUEST {
+            return none(Status::NotOnLink);
+        }
+        let given = match self.own.take() {
+            Some(own) => {
+                // The addresses are told once; what else it asks for it does not get.
+                self.own = Some(Vec::new());
+                if wish != Wish::Offer && !own.is_empty() {
+                    let client = self.client(association.id);
+                    self.server.table.note_asked(client);
+                }
+                own
+            }
+            None => self.lend(association, wish).into_iter().collect(),
+        };
+        let ended = association.addresses.iter().filter(|address| !given.contains(address));
+        let ended: Vec<_> = ended.copied().filter(|_| wish == Wish::Keep).collect();
+        let status = match wish {
+            _ if !given.is_empty() || !ended.is_empty() => None,
+            Wish::Keep => Some(Status::NoBinding),
+            Wish::Offer | Wish::Bind => Some(Status::NoAddrsAvail),
+        };
+        Told { given, ended, status }
+    }
+
+    /// The address of a stranger's association: the one it has, or another. None where there is none, or none yet.
+    fn lend(&mut self, association: &Association, wish: Wish) -> Option<Ipv6Addr> {
+        let client = self.client(association.id);
+        let (now, table) = (self.now, &mut self.server.table);
+        let held = table.of_client(&client).map(|lease| lease.address);
+        let address = match (held, wish) {
+            (Some(address), _) => address,
+            (None, Wish::Keep) => {
+                let mut named = association.addresses.iter().copied();
+                named.find(|address| table.adopt(&client, *address, now + OFFER_TIME).is_ok())?
+            }
+            (None, Wish::Offer | Wish::Bind) => {
+                let wanted = association.addresses.first().copied();
+                table.offer(&client, wanted, now + OFFER_TIME).ok()?
+            }
+        };
+        if !table.is_proven(address) {
+            self.wait(address, client);
+            return None;
+        }
+        if wish != Wish::Offer {
+            let fresh = table.bind(&client, address, now + self.server.spec.lease)?;
+            let happened = if fresh { Happened::Given } else { Happened::Renewed };
+            let lease = table.get(address).cloned();
+            self.server.note(happened, lease);
+        }
+        Some(address)
+    }
+
+    /// The message waits for an address to be found free.
+    fn wait(&mut self, address: Ipv6Addr, client: Client) {
+        self.waits = true;
+        let message = self.bytes.into();
+        if let Some(waiting) = self.server.waiting.get_mut(&address) {
+            (waiting.message, waiting.from) = (message, self.from);
+            return;
+        }
+        let due = self.now + PROBE_WAIT;
+        self.server.asked.push(address);
+        self.server.probes.insert((due, address));
+        let waiting = Waiting { from: self.from, message, client, due, taken: false };
+        self.server.waiting.insert(address, waiting);
+    }
+
+    /// Who an association belongs to: its name is the association's number and the DUID.
+    fn client(&self, association: [u8; ASSOCIATION_LEN]) -> Client {
+        Client {
+            port: self.from.port,
+            hardware: self.from.hardware,
+            name: [&association[..], self.duid].concat().into_boxed_slice(),
+            hostname: self.message.hostname.clone(),
+        }
+    }
+
+    /// A client that was elsewhere wants to know whether its addresses are of this link. Where it names none there is nothing to
+    /// say (RFC 8415, section 18.3.3).
+    fn confirm(&self) -> Option<Vec<u8>> {
+        let associations = self.message.associations.iter();
+        let mut named = associations.flat_map(|association| &association.addresses).peekable();
+        named.peek()?;
+        let on_link = named.all(|address| self.server.spec.subnet.contains(address));
+        let mut reply = self.server.reply(kind::REPLY, self.message);
+        reply.status(if on_link { Status::Success } else { Status::NotOnLink });
+        Some(reply.finish())
+    }
+
+    /// A client gives addresses back, or has found somebody else there. An endpoint's own stay its own.
+    fn give_up(&mut self) -> Vec<u8> {
+        let mut reply = self.server.reply(kind::REPLY, self.message);
+        reply.status(Status::Success);
+        let message = self.message;
+        for association in &message.associations {
+            if association.purpose != Purpose::Lasting || !self.give_up_one(association) {
+                reply.association(association, (0, 0), |reply| reply.status(Status::NoBinding));
+            }
+        }
+        reply.finish()
+    }
+
+    /// Whether the association had any of the addresses that it gives up.
+    fn give_up_one(&mut self, association: &Association) -> bool {
+        if let Some(own) = &self.own {
+            return association.addresses.iter().any(|address| own.contains(address));
+        }
+        let client = self.client(association.id);
+        let mut any = false;
+        for &address in &association.addresses {
+            let (now, table) = (self.now, &mut self.server.table);
+            let (happened, ended) = if self.message.kind == kind::DECLINE {
+                let until = now + SHUNNED;
+                (Happened::Declined, table.shun(&client, address, State::Declined, until))
+            } else {
+                (Happened::Released, table.release(&client, address, now))
+            };
+            if ended.is_some() {
+                any = true;
+                self.server.wait_no_more(address);
+            }
+            self.server.note(happened, ended);
+        }
+        any
+    }
+}
+
+#[cfg(test)]
+mod tests;
