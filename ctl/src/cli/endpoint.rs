@@ -16,6 +16,9 @@ pub struct EndpointArgs {
     /// One more name on the first network
     #[arg(long, value_name = "NAME")]
     network_alias: Vec<String>,
+    /// Option of the endpoint on the first network, such as portolan.vlan=trunk:10,20
+    #[arg(long, value_name = "K=V", value_parser = pair)]
+    driver_opt: Vec<(String, String)>,
     #[command(flatten)]
     addresses: AddressArgs,
 }
@@ -56,18 +59,57 @@ impl EndpointArgs {
         }
         if let Some(first) = endpoints.first_mut() {
             first.aliases.extend(self.network_alias);
+            first.driver_opts.extend(self.driver_opt);
             *first = self.addresses.on(std::mem::take(first));
         }
         endpoints
     }
 }
 
+/// Parts a value at its commas, but for those within double quotes, which stand around a whole field (RFC 4180, section 2), as
+/// Docker has it: `app,"driver-opt=portolan.vlan=trunk:10,20"`.
+fn fields(text: &str) -> Result<Vec<String>, String> {
+    let (mut fields, mut rest) = (Vec::new(), text);
+    loop {
+        let Some(mut quoted) = rest.strip_prefix('"') else {
+            let (field, more) = rest.split_once(',').map_or((rest, None), |(f, r)| (f, Some(r)));
+            fields.push(field.to_owned());
+            let Some(more) = more else { return Ok(fields) };
+            rest = more;
+            continue;
+        };
+        let mut field = String::new();
+        loop {
+            let (part, more) = quoted
+                .split_once('"')
+                .ok_or_else(|| format!("a double quote is not closed in {text:?}"))?;
+            field.push_str(part);
+            match more.strip_prefix('"') {
+                Some(more) => {
+                    field.push('"');
+                    quoted = more;
+                }
+                None => {
+                    quoted = more;
+                    break;
+                }
+            }
+        }
+        fields.push(field);
+        match quoted.strip_prefix(',') {
+            Some(more) => rest = more,
+            None if quoted.is_empty() => return Ok(fields),
+            None => return Err(format!("a comma is needed behind a double quote in {text:?}")),
+        }
+    }
+}
+
 /// Reads the value of one `--network`. Docker's long form, `name=NET,alias=N`, is taken too.
 fn parse(text: &str) -> Result<EndpointCreate, String> {
     let mut endpoint = EndpointCreate::default();
-    for (i, part) in text.split(',').enumerate() {
+    for (i, part) in fields(text)?.iter().enumerate() {
         let (key, value) = match part.split_once('=') {
-            None if i == 0 => ("name", part),
+            None if i == 0 => ("name", part.as_str()),
             None => return Err(format!("{part:?} is not of the form KEY=VALUE")),
             Some(pair) => pair,
         };
@@ -136,6 +178,22 @@ mod tests {
     }
 
     #[test]
+    fn fields_with_commas_stand_in_double_quotes() {
+        let endpoint =
+            parse(r#"app,"driver-opt=portolan.vlan=trunk:10,20",alias=a,"alias=b""c""#).unwrap();
+        assert_eq!(endpoint.driver_opts["portolan.vlan"], "trunk:10,20");
+        assert_eq!(endpoint.aliases, ["a", "b\"c"]);
+        assert_eq!(
+            parse(r#"app,"alias=a"#).unwrap_err(),
+            r#"a double quote is not closed in "app,\"alias=a""#
+        );
+        assert_eq!(
+            parse(r#"app,"alias=a"b"#).unwrap_err(),
+            r#"a comma is needed behind a double quote in "app,\"alias=a\"b""#
+        );
+    }
+
+    #[test]
     fn what_is_wrong_in_a_network_is_named() {
         assert_eq!(parse("").unwrap_err(), "the network's name is missing");
         assert_eq!(
@@ -152,6 +210,7 @@ mod tests {
         let args = EndpointArgs {
             networks: vec![parse("a,alias=x").unwrap(), parse("b").unwrap()],
             network_alias: vec!["y".into()],
+            driver_opt: vec![("portolan.isolated".into(), "on".into())],
             addresses: AddressArgs {
                 ip: Some(Ipv4Addr::new(10, 0, 0, 9)),
                 ..AddressArgs::default()
@@ -159,6 +218,7 @@ mod tests {
         };
         let endpoints = args.endpoints();
         assert_eq!(endpoints[0].aliases, ["x", "y"]);
+        assert_eq!(endpoints[0].driver_opts["portolan.isolated"], "on");
         assert_eq!(endpoints[0].ipv4, Some(Ipv4Addr::new(10, 0, 0, 9)));
         assert_eq!(endpoints[1].ipv4, None);
         assert!(endpoints[1].aliases.is_empty());

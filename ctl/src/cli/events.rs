@@ -17,6 +17,9 @@ pub struct Events {
     /// Show also what happened since: seconds since 1970, an RFC 3339 time, or how long ago, as 10m
     #[arg(long, value_name = "TIME", value_parser = time::since, allow_negative_numbers = true)]
     since: Option<i64>,
+    /// End there: a time as above, also one to come
+    #[arg(long, value_name = "TIME", value_parser = time::since, allow_negative_numbers = true)]
+    until: Option<i64>,
     /// Show only what matches: type=, event=, node=, network=
     #[arg(short, long, value_name = "K=V", value_parser = pair)]
     filter: Vec<(String, String)>,
@@ -34,9 +37,11 @@ impl Events {
                 "there is no filter {key:?}; use type, event, node or network"
             )));
         }
-        let since = self.since.map(|s| format!("?since={s}")).unwrap_or_default();
+        let ends = [("since", self.since), ("until", self.until)];
+        let asked = ends.iter().filter_map(|(key, at)| Some(format!("{key}={}", (*at)?)));
+        let asked = asked.collect::<Vec<_>>().join("&");
         let mut wrong = None;
-        daemon.open()?.events(&format!("/v1/events{since}"), &mut |event| {
+        daemon.open()?.events(&format!("/v1/events?{asked}"), &mut |event| {
             if !self.wants(&event) {
                 return true;
             }
@@ -45,6 +50,7 @@ impl Events {
         })?;
         match wrong {
             Some(failure) => Err(failure),
+            None if self.until.is_some_and(|until| until < time::now()) => Ok(0),
             None => Err(Failure::new("the daemon has ended; there are no more events")),
         }
     }
@@ -118,7 +124,7 @@ mod tests {
 
     fn events(filter: &[(&str, &str)]) -> Events {
         let filter = filter.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect();
-        Events { since: None, filter, format: None }
+        Events { since: None, until: None, filter, format: None }
     }
 
     #[test]

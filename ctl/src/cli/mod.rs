@@ -3,6 +3,7 @@
 //! One file per noun. A verb returns its exit code, or a [`Failure`] that `main` prints as one line.
 
 mod attach;
+mod capture;
 mod completions;
 mod demo;
 mod demo_program;
@@ -15,6 +16,7 @@ mod node;
 mod output;
 mod port;
 mod run;
+mod stats;
 mod switch;
 mod system;
 mod template;
@@ -73,8 +75,14 @@ enum Verb {
     Unpublish(port::Publish),
     /// Follow what happens
     Events(events::Events),
+    /// Capture frames of a network or node, with what became of each
+    Capture(capture::Capture),
     /// Show which station is behind which node
     Fdb(switch::Asked),
+    /// Show which addresses hosts were given by DHCP
+    Leases(switch::Asked),
+    /// Show what goes through endpoints, in and out
+    Stats(stats::Stats),
     /// Show which frames were dropped, and why
     Drops(switch::Asked),
     /// Show what goes in and out by sockets of the host
@@ -139,7 +147,10 @@ impl Cli {
             Verb::Publish(ports) => ports.publish(&daemon),
             Verb::Unpublish(ports) => ports.unpublish(&daemon),
             Verb::Events(events) => events.act(&daemon),
+            Verb::Capture(capture) => capture.act(&daemon),
             Verb::Fdb(asked) => asked.fdb(&daemon),
+            Verb::Leases(asked) => asked.leases(&daemon),
+            Verb::Stats(stats) => stats.act(&daemon),
             Verb::Drops(asked) => asked.drops(&daemon),
             Verb::Flows(asked) => asked.flows(&daemon),
             Verb::Names(asked) => asked.names(&daemon),

@@ -121,6 +121,14 @@ fn cells(line: &str) -> Vec<String> {
 }
 
 fn table(headers: impl Iterator<Item = String>, rows: impl Iterator<Item = Vec<String>>) {
+    table_lines(headers, rows).iter().for_each(|text| line(text));
+}
+
+/// The lines of a table, the heading first.
+pub fn table_lines(
+    headers: impl Iterator<Item = String>,
+    rows: impl Iterator<Item = Vec<String>>,
+) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(NOTHING);
     table.set_header(headers.map(|header| clean(&header)).collect::<Vec<_>>());
@@ -130,10 +138,11 @@ fn table(headers: impl Iterator<Item = String>, rows: impl Iterator<Item = Vec<S
     for column in table.column_iter_mut() {
         column.set_padding((0, GAP));
     }
-    for (i, text) in table.lines().enumerate() {
+    let shown = |(i, text): (usize, String)| {
         let text = text.trim_end();
-        if i == 0 { line(&bold(text)) } else { line(text) }
-    }
+        if i == 0 { bold(text) } else { text.to_owned() }
+    };
+    table.lines().enumerate().map(shown).collect()
 }
 
 /// Prints one object as indented JSON.

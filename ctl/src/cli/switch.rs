@@ -1,8 +1,9 @@
-//! What the switch knows: `fdb`, `flows`, `drops`, `names`; of one network or of all.
+//! What the switch knows: `fdb`, `leases`, `flows`, `drops`, `names`; of one network or of all.
 
 use clap::Args;
 use portolan::api::client::{Client, Failure};
-use portolan::api::types::{DropEntry, FdbEntry, FlowEntry, NameEntry, NetworkDetail};
+use portolan::api::types::{DropEntry, FdbEntry, FlowEntry, LeaseEntry, NameEntry, NetworkDetail};
+use portolan::topology::for_people;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -29,6 +30,25 @@ impl Asked {
                 let vlan = if e.vlan == 0 { "-".into() } else { e.vlan.to_string() };
                 let age = e.age.map_or_else(|| "-".into(), |seconds| format!("{seconds} s"));
                 vec![e.mac_address.to_string(), vlan, e.node.clone(), e.kind.clone(), age]
+            },
+        )
+    }
+
+    pub fn leases(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        self.show(
+            daemon,
+            "leases",
+            &["NETWORK", "ADDRESS", "MAC ADDRESS", "HOSTNAME", "NODE", "EXPIRES IN"],
+            |e: &LeaseEntry| {
+                let hostname = if e.hostname.is_empty() { "-" } else { &e.hostname };
+                let expires = e.expires_in.map_or_else(|| "never".into(), for_people);
+                vec![
+                    e.ip_address.to_string(),
+                    e.mac_address.to_string(),
+                    hostname.into(),
+                    e.node.clone(),
+                    expires,
+                ]
             },
         )
     }
@@ -105,19 +125,25 @@ impl Asked {
         output::list(&self.format, headers, &rows)?;
         Ok(0)
     }
+}
 
+impl Asked {
     /// The network asked for by its name, or all that the switch serves.
     fn networks(&self, client: &Client) -> Result<Vec<String>, Failure> {
-        if let Some(asked) = &self.network {
-            let network: NetworkDetail =
-                client.get(&format!("/v1/networks/{}", segment(asked)?))?;
-            return Ok(vec![network.name]);
+        match &self.network {
+            Some(asked) => {
+                let network: NetworkDetail =
+                    client.get(&format!("/v1/networks/{}", segment(asked)?))?;
+                Ok(vec![network.name])
+            }
+            None => all_networks(client),
         }
-        let all: Vec<NetworkDetail> = client.get("/v1/networks")?;
-        Ok(all
-            .into_iter()
-            .filter(|n| !matches!(n.driver.as_str(), "host" | "null" | "none"))
-            .map(|n| n.name)
-            .collect())
     }
+}
+
+/// The names of the networks that the switch serves.
+pub fn all_networks(client: &Client) -> Result<Vec<String>, Failure> {
+    let all: Vec<NetworkDetail> = client.get("/v1/networks")?;
+    let served = all.into_iter().filter(|n| !matches!(n.driver.as_str(), "host" | "null" | "none"));
+    Ok(served.map(|network| network.name).collect())
 }

@@ -177,7 +177,10 @@ impl Daemon {
     }
 
     /// The dataplane's handle of a network, and which node is behind each of its ports.
-    pub(super) async fn owners(&self, name: &str) -> Result<(NetworkId, BTreeMap<PortId, String>), Refusal> {
+    pub(super) async fn owners(
+        &self,
+        name: &str,
+    ) -> Result<(NetworkId, BTreeMap<PortId, String>), Refusal> {
         let control = self.control.lock().await;
         let network: &Network = control.topology.network(name)?;
         Ok((network.network_id(), port_owners(&control, network.id)))
