@@ -79,7 +79,7 @@ enum List {
     Port = 1,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Slot {
     key: Key,
     owner: usize,
@@ -89,7 +89,7 @@ struct Slot {
 }
 
 /// A port that owns entries, or has owned some.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Owner {
     port: PortId,
     count: usize,
@@ -97,7 +97,7 @@ struct Owner {
 }
 
 /// The forwarding database of one network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Fdb {
     capacity: usize,
     ageing: Duration,
@@ -220,11 +220,16 @@ impl Fdb {
 
     /// Forgets all that lives behind `port`, static entries too.
     pub fn remove_port(&mut self, port: PortId) {
+        self.forget(port);
+        self.static_order.retain(|_, at| *at != port);
+        self.statics.retain(|_, at| *at != port);
+    }
+
+    /// Forgets all that was learned behind `port`.
+    pub fn forget(&mut self, port: PortId) {
         while let Some(&owner) = self.ports.get(&port) {
             self.remove(self.owners[owner].ends.oldest);
         }
-        self.static_order.retain(|_, at| *at != port);
-        self.statics.retain(|_, at| *at != port);
     }
 
     /// How many entries are learned, those included that have aged since the last [`Fdb::expire`].

@@ -24,6 +24,7 @@ pub mod offload;
 pub mod outbox;
 pub mod policy;
 pub mod port;
+pub mod resolution;
 mod router;
 pub mod segment;
 pub mod snooping;

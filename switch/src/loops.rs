@@ -112,7 +112,7 @@ enum State {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Watch {
     state: State,
     /// Since when moves are counted, and how many there were.
@@ -130,7 +130,7 @@ struct Watch {
 }
 
 /// What a network knows of loops.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Loops {
     action: LoopAction,
     ports: BTreeMap<PortId, Watch>,

@@ -9,13 +9,15 @@
 //! looks at nothing.
 
 mod walk;
+mod watch;
 
 use std::net::IpAddr;
 
 use portolan_nat::icmp_error::Reason;
 
 use crate::command::{
-    Answer, FdbRow, LeaseRow, Mode, NetworkSpec, NetworkTally, PortSpec, ServiceSpec,
+    Answer, Carriage, FdbRow, LeaseRow, Mode, NetworkSpec, NetworkTally, PortSpec, ServiceSpec,
+    StormLimits,
 };
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
@@ -23,10 +25,13 @@ use crate::fdb::Fdb;
 use crate::gateway::services::Services;
 use crate::gateway::{Asker, Gateway};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
+use crate::loops::Loops;
 use crate::neighbor::{Learning, Neighbor, Neighbors};
 use crate::offload;
 use crate::port::Port;
+use crate::resolution::{Holder, Resolution};
 use crate::router::Aside;
+use crate::snooping::Snooping;
 use crate::turn::Turn;
 use crate::vlan::{Membership, UNTAGGED};
 use walk::Walk;
@@ -35,7 +40,7 @@ use walk::Walk;
 const PAGE_MAX: usize = 4096;
 
 /// An isolated LAN.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Network {
     id: NetworkId,
     mtu: usize,
@@ -43,14 +48,22 @@ pub struct Network {
     mode: Mode,
     /// Whether ports differ about VLANs.
     tagging: bool,
-    /// Whether ports are isolated.
+    /// Whether ports are isolated, or blocked.
     parted: bool,
+    /// How much each port may send to many.
+    storm: StormLimits,
+    /// Whether questions about endpoints are answered for them.
+    answers: bool,
     /// By handle.
     ports: Vec<Port>,
     stations: Fdb,
     gateway: Gateway,
     services: Services,
     neighbors: Neighbors,
+    loops: Loops,
+    /// Where it is wanted.
+    snooping: Option<Snooping>,
+    resolution: Resolution,
     departed: DropCounts,
 }
 
@@ -59,7 +72,9 @@ impl Network {
     pub fn new(mut spec: NetworkSpec, seed: u64) -> Network {
         if spec.carriage.mode == Mode::Wire {
             spec.services = ServiceSpec::default();
+            spec.carriage = Carriage { mode: Mode::Wire, ..Carriage::default() };
         }
+        let carriage = spec.carriage;
         Network {
             id: spec.id,
             mtu: usize::from(spec.mtu),
@@ -67,11 +82,16 @@ impl Network {
             mode: spec.carriage.mode,
             tagging: false,
             parted: false,
+            storm: carriage.storm,
+            answers: carriage.answers,
             ports: Vec::new(),
             stations: Fdb::new(seed),
             gateway: Gateway::new(&spec),
             services: Services::new(spec.services, spec.guard),
             neighbors: Neighbors::new(seed),
+            loops: Loops::new(carriage.loops),
+            snooping: carriage.snooping.then(Snooping::new),
+            resolution: Resolution::new(),
             departed: DropCounts::default(),
         }
     }
@@ -96,13 +116,20 @@ impl Network {
     pub fn attach(&mut self, spec: PortSpec) {
         let at = self.ports.binary_search_by_key(&spec.id, Port::id);
         let at = at.expect_err("a port joins once");
+        let home = Membership::new(&spec.conduct.vlans).untagged();
+        if let Some(vlan) = home.filter(|_| self.mode != Mode::Wire) {
+            let holder = Holder { port: spec.id, mac: spec.mac };
+            let seen = |address| self.neighbors.get(address).map(|neighbor| neighbor.mac);
+            self.resolution.attach(vlan, holder, &spec.addresses, seen);
+        }
+        self.loops.attach(spec.id, UNTAGGED);
         // The gateway is of the untagged domain; it reaches nobody who has no part in it.
         if self.mode != Mode::Wire && Membership::new(&spec.conduct.vlans).leave(UNTAGGED).is_some()
         {
             self.neighbors.attach(spec.id, spec.mac, &spec.addresses);
         }
         self.services.attach(&spec);
-        self.ports.insert(at, Port::new(spec));
+        self.ports.insert(at, Port::new(spec, self.storm));
         for mac in statics(self.guard, &self.ports[at]) {
             self.stations.set_static(mac, self.ports[at].id());
         }
@@ -116,6 +143,11 @@ impl Network {
         self.departed.merge(&port.counters().drops);
         self.stations.remove_port(id);
         self.services.detach(id);
+        self.resolution.detach(id);
+        self.loops.detach(id);
+        if let Some(snooping) = &mut self.snooping {
+            snooping.detach(id);
+        }
         // Where two endpoints share an address, it leads to the one that is left.
         let gone: Vec<MacAddr> = statics(self.guard, &port).collect();
         for port in &self.ports {
@@ -130,7 +162,7 @@ impl Network {
     /// Finds out whether any port wants to be asked for before a frame is sent to it.
     fn note_policies(&mut self) {
         self.tagging = self.ports.iter().any(|port| !port.vlans().is_transparent());
-        self.parted = self.ports.iter().any(Port::is_isolated);
+        self.parted = self.ports.iter().any(|port| port.is_isolated() || port.is_blocked());
     }
 
     /// Takes all frames that the turn holds: `port` sent them, in this order. Panics where the port is not here.
@@ -186,9 +218,9 @@ impl Network {
         self.mtu
     }
 
-    /// Who has an address.
+    /// Who has an address, and can be reached.
     pub(crate) fn neighbor(&self, address: IpAddr) -> Option<Neighbor> {
-        self.neighbors.get(address)
+        self.neighbors.get(address).filter(|neighbor| !self.loops.is_blocked(neighbor.port))
     }
 
     /// Notes whom a packet that goes out came from, so that answers find the way: the address that was forgotten for it, if one
@@ -223,6 +255,7 @@ impl Network {
         now: Time,
     ) {
         self.stations.expire(now);
+        self.run_watch(turn, shared, now);
         if let Some(adverts) = self.services.adverts_mut()
             && let Some(made) = self.gateway.advertise(adverts, turn, now)
         {
@@ -240,7 +273,9 @@ impl Network {
 
     /// When [`Network::handle_timeout`] wants to be called, at the earliest.
     pub fn next_timeout(&self) -> Option<Time> {
-        [self.stations.next_expiry(), self.services.next_timeout()].into_iter().flatten().min()
+        let all =
+            [self.stations.next_expiry(), self.services.next_timeout(), self.next_watch()];
+        all.into_iter().flatten().min()
     }
 
     /// At most `limit` leases behind `after`, in order of address.

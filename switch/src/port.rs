@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use crate::command::{PortCounters, PortSpec};
+use crate::command::{PortCounters, PortSpec, StormLimits};
 use crate::drops::{DropCounts, DropReason};
 use crate::guard::Identity;
 use crate::ids::{MacAddr, NodeId, PortId, Time};
+use crate::storm::Storm;
 use crate::vlan::Membership;
 
 /// ICMP errors a port may provoke at once.
@@ -16,7 +17,7 @@ const ERROR_INTERVAL: Duration = Duration::from_millis(10);
 
 /// A limit on how often something may happen: a burst, and a steady rate after it. It holds no timer: what has accrued is
 /// reckoned when it is asked for.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct TokenBucket {
     tokens: u32,
     burst: u32,
@@ -47,27 +48,31 @@ impl TokenBucket {
 }
 
 /// A port within its network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Port {
     id: PortId,
     node: NodeId,
     identity: Identity,
     vlans: Membership,
     isolated: bool,
+    blocked: bool,
+    storm: Storm,
     stations: Vec<MacAddr>,
     counters: PortCounters,
     errors: TokenBucket,
 }
 
 impl Port {
-    /// A port that has seen nothing yet.
-    pub fn new(spec: PortSpec) -> Port {
+    /// A port that has seen nothing yet. It may send to many what `storm` allows, where it has no limits of its own.
+    pub fn new(spec: PortSpec, storm: StormLimits) -> Port {
         Port {
             id: spec.id,
             node: spec.node,
             identity: Identity::new(spec.mac, &spec.addresses, &spec.conduct.stations),
             vlans: Membership::new(&spec.conduct.vlans),
             isolated: spec.conduct.isolated,
+            blocked: false,
+            storm: Storm::new(spec.conduct.storm.unwrap_or(storm)),
             stations: spec.conduct.stations,
             counters: PortCounters {
                 port: spec.id,
@@ -104,6 +109,21 @@ impl Port {
     /// Whether it is kept apart from the other isolated ports.
     pub fn is_isolated(&self) -> bool {
         self.isolated
+    }
+
+    /// Whether nothing may come from it or go to it, for it is part of a loop.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked
+    }
+
+    /// Blocks it, or opens it again.
+    pub fn set_blocked(&mut self, blocked: bool) {
+        self.blocked = blocked;
+    }
+
+    /// How much of what goes to many it may still send.
+    pub fn storm_mut(&mut self) -> &mut Storm {
+        &mut self.storm
     }
 
     /// The stations that are known beforehand to live behind it, besides the endpoint.

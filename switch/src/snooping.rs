@@ -51,7 +51,7 @@ pub const AGEING: Duration = Duration::from_secs(260);
 /// One VLAN, and whether IPv6.
 type Domain = (u16, bool);
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Member {
     seen: Time,
     reporters: ArrayVec<MacAddr, REPORTERS_MAX>,
@@ -67,7 +67,7 @@ struct Router {
 }
 
 /// The routers of a domain.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Routers {
     /// Since when there has been a querier, if there is one.
     since: Time,
@@ -96,7 +96,7 @@ struct Tally {
 }
 
 /// Who is a member of which groups, on one network.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Snooping {
     groups: BTreeMap<(u16, IpAddr), BTreeMap<PortId, Member>>,
     routers: BTreeMap<Domain, Routers>,

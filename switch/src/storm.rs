@@ -57,7 +57,7 @@ pub enum Admission {
     },
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Meter {
     /// Frames a second.
     rate: u32,
@@ -91,7 +91,7 @@ impl Meter {
 }
 
 /// The meters of one port.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Storm {
     broadcast: Option<Meter>,
     multicast: Option<Meter>,

@@ -77,6 +77,16 @@ impl Membership {
         self.0 == Kind::Transparent
     }
 
+    /// Which VLAN frames without a tag belong to on this wire: what an endpoint's own addresses are of. None where they may not
+    /// be sent.
+    pub fn untagged(&self) -> Option<u16> {
+        match &self.0 {
+            Kind::Transparent => Some(UNTAGGED),
+            Kind::Access(own) | Kind::Tunnel(own) => Some(*own),
+            Kind::Trunk { native, .. } => *native,
+        }
+    }
+
     /// How a frame of `vlan` leaves by this port; none where the port has no part in that VLAN.
     pub fn leave(&self, vlan: u16) -> Option<Leave> {
         match &self.0 {

@@ -19,7 +19,7 @@ mod dns;
 pub(crate) mod dns_tcp;
 pub(crate) mod forward;
 mod icmp;
-mod ndp;
+pub(crate) mod ndp;
 mod reply;
 mod router_advert;
 pub(crate) mod services;
@@ -72,7 +72,7 @@ pub(crate) struct Asker<'a> {
 }
 
 /// The gateway of one network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Gateway {
     zone: Zone,
     mac: MacAddr,
@@ -174,10 +174,7 @@ impl Gateway {
         match layout.ethertype {
             ethertype::ARP => arp::target(payload).is_some_and(|target| self.has_v4(target)),
             ethertype::IPV4 if !layout.dst.is_group() => true,
-            ethertype::IPV4 => match layout.ip(frame.bytes()) {
-                Ok(Some(ip)) => self.asks_dhcp(&ip, frame.bytes(), services),
-                _ => false,
-            },
+            ethertype::IPV4 => self.hears(layout, frame.bytes(), services),
             ethertype::IPV6 if !layout.dst.is_group() => true,
             ethertype::IPV6 => match layout.ip(frame.bytes()) {
                 Ok(Some(ip)) => {

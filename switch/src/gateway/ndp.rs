@@ -30,7 +30,7 @@ const SOLICITED: u8 = 0x40;
 const OVERRIDE: u8 = 0x20;
 
 /// The address that a neighbor solicitation is about.
-pub(super) fn target(ip: &Ip, frame: &[u8]) -> Option<Ipv6Addr> {
+pub(crate) fn target(ip: &Ip, frame: &[u8]) -> Option<Ipv6Addr> {
     if ip.protocol != protocol::ICMPV6 || !ip.src.is_ipv6() || !ip.has_transport() {
         return None;
     }
@@ -40,7 +40,7 @@ pub(super) fn target(ip: &Ip, frame: &[u8]) -> Option<Ipv6Addr> {
 }
 
 /// Whether the solicitation is one that RFC 4861, section 7.1.1, does not have discarded.
-fn is_valid(ip: &Ip, frame: &[u8]) -> bool {
+pub(crate) fn is_valid(ip: &Ip, frame: &[u8]) -> bool {
     let message = ip.transport(frame);
     let hop_limit = frame.get(ip.l3 + 7).copied();
     let sound = hop_limit == Some(ON_LINK) && message.get(1) == Some(&0) && !ip.is_fragment();

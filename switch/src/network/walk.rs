@@ -3,13 +3,16 @@
 //! Theory of operation. A frame passes the stages of [`Walk::run`] in this order, and each of them ends it with a name or lets it
 //! go on. Nothing is learned of a frame that a stage before has ended.
 //!
-//! 1. *Read*: is it an Ethernet frame?
-//! 2. *Admit*: is its source a station's, and does it fit?
+//! 1. *Read*: is it an Ethernet frame? A probe of ours ends here ([`crate::loops`]).
+//! 2. *Admit*: is its port open, its source a station's, and does it fit?
 //! 3. *Guard*: does it say truly who sent it? It is held against the frame as the endpoint sent it.
 //! 4. *Classify*: which VLAN is it of, and may the port send it? From here on its tag lies beside it ([`crate::vlan`]).
 //! 5. *Learn*: its source lives here.
 //! 6. *Look up*: for whom is it?
-//! 7. *Forward*: to one port, to all that have part in its VLAN, to the gateway.
+//! 7. *Limit*: may its port send any more of what goes to many ([`crate::storm`])?
+//! 8. *Answer*: does the switch know what is asked ([`crate::resolution`])?
+//! 9. *Forward*: to one port, to all that have part in its VLAN, or to the members of a group ([`crate::snooping`]), to the
+//!    gateway.
 //!
 //! A network that is a piece of wire has none of this: what comes in at one end goes out at the other.
 
@@ -62,16 +65,25 @@ impl Walk<'_, '_, '_> {
         }
         let frame = self.turn.frames.get(self.idx);
         let layout = Layout::of(frame.bytes(), frame.vlan)?;
+        if self.take_probe(&layout) {
+            return Ok(());
+        }
+        self.is_open()?;
         self.admit(&layout)?;
         self.guard(&layout)?;
         let layout = self.classify(layout)?;
         self.learn(&layout);
-        match self.look_up(&layout)? {
+        let verdict = self.look_up(&layout)?;
+        if layout.dst.is_group() || verdict == Verdict::Flood {
+            self.limit(&layout)?;
+        }
+        match verdict {
             Verdict::Unicast(to, leave) => {
                 self.turn.outbox.push_as(to, self.idx, leave);
                 self.shared.totals.sent += self.segments;
                 Ok(())
             }
+            Verdict::Flood if self.answer(&layout) => Ok(()),
             Verdict::Flood => self.flood(&layout),
             Verdict::Local => self.hand_over(&layout),
         }
@@ -109,11 +121,15 @@ impl Walk<'_, '_, '_> {
         Ok(())
     }
 
-    fn guard(&self, layout: &Layout) -> Result<(), DropReason> {
+    fn guard(&mut self, layout: &Layout) -> Result<(), DropReason> {
         if !self.network.guard {
             return Ok(());
         }
-        guard::check(self.port().identity(), layout, self.frame().bytes())
+        let verdict = guard::check(self.port().identity(), layout, self.frame().bytes());
+        if verdict == Err(DropReason::GuardMac) {
+            self.suspect_source(layout);
+        }
+        verdict
     }
 
     /// Brings the frame's tag beside it where ports differ about tags, and returns where the headers lie then.
@@ -128,8 +144,10 @@ impl Walk<'_, '_, '_> {
 
     fn learn(&mut self, layout: &Layout) {
         let network = &mut *self.network;
-        let learns = !network.guard && network.mode == Mode::Switch;
-        if !learns || layout.src == network.gateway.mac() {
+        if layout.src == network.gateway.mac() {
+            return self.suspect_source(layout);
+        }
+        if network.guard || network.mode != Mode::Switch {
             return;
         }
         let to = network.ports[self.at].id();
@@ -137,6 +155,7 @@ impl Walk<'_, '_, '_> {
         if let Learned::Moved { from } = learned {
             let moved = Event::StationMoved { network: network.id, mac: layout.src, from, to };
             self.shared.events.push(moved);
+            network.loops.moved(to, layout.vlan, self.now);
         }
     }
 
@@ -148,7 +167,7 @@ impl Walk<'_, '_, '_> {
         if dst.is_group() {
             let keeps = || {
                 let (frame, services) = (self.frame().bytes(), &network.services);
-                network.guard && network.gateway.keeps(layout, frame, services)
+                network.guard && network.gateway.hears(layout, frame, services)
             };
             return if is_reserved(dst) {
                 Err(DropReason::ReservedGroup)
@@ -175,12 +194,25 @@ impl Walk<'_, '_, '_> {
 
     /// Sends one frame to everybody else: as many entries of the outbox, and no copy of a byte.
     fn flood(&mut self, layout: &Layout) -> Result<(), DropReason> {
-        let from = &self.network.ports[self.at];
+        let network = &mut *self.network;
+        let (ports, from) = (&network.ports, &network.ports[self.at]);
         let mut receivers = 0;
-        for port in self.network.ports.iter().filter(|port| port.id() != from.id()) {
-            if let Ok(leave) = permits(Some(from), port, layout.vlan) {
+        let mut send = |port: &Port| {
+            if port.id() != from.id()
+                && let Ok(leave) = permits(Some(from), port, layout.vlan)
+            {
                 self.turn.outbox.push_as(port.id(), self.idx, leave);
                 receivers += 1;
+            }
+        };
+        let frame = self.turn.frames.get(self.idx);
+        let sender = (from.id(), from.is_isolated());
+        let snooping = network.snooping.as_mut().filter(|_| layout.dst.is_group());
+        match snooping.and_then(|snooping| snooping.hear(frame, layout, sender, self.now)) {
+            None => ports.iter().for_each(&mut send),
+            Some(members) => {
+                let find = |id| ports.binary_search_by_key(id, Port::id).ok();
+                members.iter().filter_map(find).for_each(|at| send(&ports[at]));
             }
         }
         self.shared.totals.sent += receivers * self.segments;
@@ -243,27 +275,44 @@ impl Network {
 
     /// Sends what the gateway made for everybody to all ports of the untagged domain, and counts it, as made too.
     pub(super) fn flood_made(&self, turn: &mut Turn<'_, '_>, shared: &mut Shared) {
-        for made in shared.for_all.drain(..) {
-            let segments = turn.frames.get(made).segments();
-            let mut receivers = 0;
-            for port in self.ports.iter().filter(|_| self.mode != Mode::Wire) {
-                if let Ok(leave) = permits(None, port, UNTAGGED) {
-                    turn.outbox.push_as(port.id(), made, leave);
-                    receivers += 1;
-                }
+        for made in std::mem::take(&mut shared.for_all) {
+            self.spread(None, UNTAGGED, made, turn, shared);
+        }
+    }
+
+    /// Sends a frame of `vlan` that the switch made to all ports but `from`, as whose it passes, and counts it, as made too.
+    pub(super) fn spread(
+        &self,
+        from: Option<&Port>,
+        vlan: u16,
+        made: FrameIdx,
+        turn: &mut Turn<'_, '_>,
+        shared: &mut Shared,
+    ) {
+        let segments = turn.frames.get(made).segments();
+        let mut receivers = 0;
+        let others =
+            self.ports.iter().filter(|port| from.is_none_or(|from| from.id() != port.id()));
+        for port in others.filter(|_| self.mode != Mode::Wire) {
+            if let Ok(leave) = permits(from, port, vlan) {
+                turn.outbox.push_as(port.id(), made, leave);
+                receivers += 1;
             }
-            shared.totals.made += segments;
-            shared.totals.sent += receivers * segments;
-            match receivers {
-                0 => shared.totals.consumed += segments,
-                _ => shared.totals.copied += (receivers - 1) * segments,
-            }
+        }
+        shared.totals.made += segments;
+        shared.totals.sent += receivers * segments;
+        match receivers {
+            0 => shared.totals.consumed += segments,
+            _ => shared.totals.copied += (receivers - 1) * segments,
         }
     }
 }
 
 /// How a frame of `vlan` leaves by `to`: the one place that says who may reach whom within a network.
-fn permits(from: Option<&Port>, to: &Port, vlan: u16) -> Result<Leave, DropReason> {
+pub(super) fn permits(from: Option<&Port>, to: &Port, vlan: u16) -> Result<Leave, DropReason> {
+    if to.is_blocked() {
+        return Err(DropReason::LoopBlocked);
+    }
     let leave = to.vlans().leave(vlan).ok_or(DropReason::VlanNotAllowed)?;
     if to.is_isolated() && from.is_some_and(Port::is_isolated) {
         return Err(DropReason::Isolated);

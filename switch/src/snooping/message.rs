@@ -120,7 +120,7 @@ fn greeting(message: &[u8], counts: bool) -> Option<Message<'static>> {
 }
 
 /// Whether the transport checksum is right. One that the sender left to the device never lay on a wire.
-fn is_sound(ip: &Ip, frame: &Frame<'_>) -> bool {
+pub(crate) fn is_sound(ip: &Ip, frame: &Frame<'_>) -> bool {
     match frame.offload.csum {
         Checksum::Verified => return true,
         Checksum::Partial { start, .. } if usize::from(start) == ip.l4 => return true,
