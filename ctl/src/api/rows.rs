@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 /// One row of `portolan fdb`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct FdbEntry {
     /// Whose.
+    #[schema(value_type = String)]
     pub mac_address: MacAddr,
     /// VLAN id, 0 for none.
     pub vlan: u16,
@@ -22,7 +24,7 @@ pub struct FdbEntry {
 }
 
 /// One row of `portolan drops`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct DropEntry {
     /// The node whose port dropped it; empty for ports that have gone.
@@ -36,7 +38,7 @@ pub struct DropEntry {
 }
 
 /// One row of `portolan names`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NameEntry {
     /// A name, without the network.
@@ -44,13 +46,14 @@ pub struct NameEntry {
     /// `name`, `alias`, `id` or `hostname`.
     pub kind: String,
     /// What it means.
+    #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
     /// Whose it is.
     pub node: String,
 }
 
 /// One row of `portolan flows`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct FlowEntry {
     /// Whose.
@@ -70,13 +73,15 @@ pub struct FlowEntry {
 }
 
 /// One row of `portolan leases`: an address that a host was given by DHCP.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct LeaseEntry {
     /// The address.
     #[serde(rename = "IPAddress")]
+    #[schema(value_type = String)]
     pub ip_address: IpAddr,
     /// The hardware address it was given to.
+    #[schema(value_type = String)]
     pub mac_address: MacAddr,
     /// What the client calls itself, as hexadecimal digits: its client identifier or DUID; empty where it gave none.
     #[serde(rename = "ClientID")]
@@ -91,7 +96,7 @@ pub struct LeaseEntry {
 
 /// One row of `portolan stats`: what went through an endpoint since it was made, as its node sees it. A superframe counts as
 /// the frames it stands for.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct StatsEntry {
     /// The network.

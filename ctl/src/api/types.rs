@@ -10,18 +10,19 @@ use std::path::PathBuf;
 use ipnet::IpNet;
 use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
 
 pub use super::rows::*;
 
 /// Any refusal, as the body of a response with status 400, 404, 409 or 500.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ErrorBody {
     /// One line: what failed, why, what to do.
     pub message: String,
 }
 
 /// `POST /v1/networks`: a network to be made.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct NetworkCreate {
     /// Its name, unique among networks.
@@ -64,7 +65,7 @@ impl Default for NetworkCreate {
 }
 
 /// The address plan of a network.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default)]
 pub struct Ipam {
     /// One entry a subnet.
@@ -72,24 +73,28 @@ pub struct Ipam {
 }
 
 /// One subnet.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct IpamConfig {
     /// The subnet, without host bits.
+    #[schema(value_type = String)]
     pub subnet: IpNet,
     /// Where addresses are chosen from; the whole subnet unless said.
     #[serde(rename = "IPRange", default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub ip_range: Option<IpNet>,
     /// The gateway; the first usable address unless said.
     #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub gateway: Option<IpAddr>,
     /// Addresses never given out, by name.
     #[serde(default, rename = "AuxiliaryAddresses", skip_serializing_if = "BTreeMap::is_empty")]
+    #[schema(value_type = BTreeMap<String, String>)]
     pub aux_addresses: BTreeMap<String, IpAddr>,
 }
 
 /// `201` of `POST /v1/networks`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkCreated {
     /// 64 hexadecimal digits.
@@ -99,7 +104,7 @@ pub struct NetworkCreated {
 }
 
 /// A network, as listed and inspected.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkDetail {
     /// Its name.
@@ -134,7 +139,7 @@ pub struct NetworkDetail {
 }
 
 /// A node as a network sees it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkMember {
     /// The node's name.
@@ -143,6 +148,7 @@ pub struct NetworkMember {
     #[serde(rename = "EndpointID")]
     pub endpoint_id: String,
     /// The endpoint's hardware address.
+    #[schema(value_type = String)]
     pub mac_address: MacAddr,
     /// Address and prefix length; empty when there is none.
     #[serde(rename = "IPv4Address")]
@@ -153,19 +159,22 @@ pub struct NetworkMember {
 }
 
 /// An endpoint to be made: the value of one `--network`, or of `network connect`.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct EndpointCreate {
     /// Name or id of the network.
     pub network: String,
     /// A wish; chosen where there is none.
     #[serde(rename = "IPv4Address", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub ipv4: Option<Ipv4Addr>,
     /// As above.
     #[serde(rename = "IPv6Address", skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub ipv6: Option<Ipv6Addr>,
     /// As above.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub mac_address: Option<MacAddr>,
     /// More names on this network.
     pub aliases: Vec<String>,
@@ -176,7 +185,7 @@ pub struct EndpointCreate {
 }
 
 /// `POST /v1/networks/{name}/connect`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct ConnectRequest {
     /// Name or id of the node.
@@ -187,7 +196,7 @@ pub struct ConnectRequest {
 }
 
 /// `POST /v1/networks/{name}/disconnect`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct DisconnectRequest {
     /// Name or id of the node.
@@ -198,7 +207,7 @@ pub struct DisconnectRequest {
 }
 
 /// How a node came to be.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "lowercase")]
 pub enum NodeKind {
     /// A program started by `portolan run`.
@@ -210,7 +219,7 @@ pub enum NodeKind {
 
 /// A node to be made. It travels over `wires.sock` with one descriptor: a pidfd of a process inside the namespaces, or for
 /// `attach --netns` the network namespace itself.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", default, deny_unknown_fields)]
 pub struct NodeCreate {
     /// Its name, unique among nodes; made up where there is none.
@@ -233,8 +242,10 @@ pub struct NodeCreate {
     pub pid: Option<u32>,
     /// Where the network namespace is bound, for `--netns`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub netns: Option<PathBuf>,
     /// Name servers instead of the gateway.
+    #[schema(value_type = Vec<String>)]
     pub dns: Vec<IpAddr>,
     /// Search domains.
     pub dns_search: Vec<String>,
@@ -246,11 +257,12 @@ pub struct NodeCreate {
     pub auto_remove: bool,
     /// Where its output goes, when detached.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
     pub log_path: Option<PathBuf>,
 }
 
 /// What `wires.sock` answers to a [`NodeCreate`].
-#[derive(Clone, PartialEq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub enum NodeCreated {
     /// The node is wired: the program may start.
@@ -267,7 +279,7 @@ pub enum NodeCreated {
 }
 
 /// The files of /etc that speak of the network.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct EtcFiles {
     /// /etc/resolv.conf
@@ -279,7 +291,7 @@ pub struct EtcFiles {
 }
 
 /// A node, as inspected.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeDetail {
     /// 64 hexadecimal digits; its first 12 are a name too.
@@ -304,7 +316,7 @@ pub struct NodeDetail {
 }
 
 /// How a node fares.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeState {
     /// `running` or `exited`.
@@ -322,7 +334,7 @@ pub struct NodeState {
 }
 
 /// What a node was asked to be.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeConfig {
     /// The hostname.
@@ -334,7 +346,7 @@ pub struct NodeConfig {
 }
 
 /// What a node was asked to have of the host.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct HostConfig {
     /// What is published, as asked: by the node's port and transport, such as `80/tcp`.
@@ -342,7 +354,7 @@ pub struct HostConfig {
 }
 
 /// A port of the host that leads to one of a node's.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct PortBinding {
     /// The host's address; empty where any was asked for.
@@ -352,7 +364,7 @@ pub struct PortBinding {
 }
 
 /// The endpoints of a node.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NetworkSettings {
     /// By the network's name.
@@ -369,7 +381,7 @@ pub struct NetworkSettings {
 }
 
 /// Ports that are published and closed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct ClosedPorts {
     /// As `-p` takes them.
@@ -379,11 +391,12 @@ pub struct ClosedPorts {
 }
 
 /// One row of `GET /v1/nodes/{name}/port`: ports in a row that are open at one address of the host.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct PortRow {
     /// The host's address.
     #[serde(rename = "IP")]
+    #[schema(value_type = String)]
     pub ip: IpAddr,
     /// The first of the node's ports.
     pub private_port: u16,
@@ -397,7 +410,7 @@ pub struct PortRow {
 }
 
 /// `POST /v1/nodes/{name}/publish` and `.../unpublish`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase", deny_unknown_fields)]
 pub struct PublishRequest {
     /// Ports, each as `-p` takes it.
@@ -405,7 +418,7 @@ pub struct PublishRequest {
 }
 
 /// An endpoint, as inspected.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct EndpointDetail {
     /// The network's id.
@@ -447,7 +460,7 @@ pub struct EndpointDetail {
 }
 
 /// A node, as listed.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeSummary {
     /// 64 hexadecimal digits.
@@ -467,6 +480,7 @@ pub struct NodeSummary {
     /// The process inside the namespaces, 0 for none.
     pub pid: u32,
     /// Its networks and addresses.
+    #[schema(value_type = BTreeMap<String, Vec<String>>)]
     pub networks: BTreeMap<String, Vec<IpAddr>>,
     /// What is published to it, as `docker ps` writes it, and what should be and is not.
     #[serde(default)]
@@ -474,7 +488,7 @@ pub struct NodeSummary {
 }
 
 /// `POST /v1/nodes/{name}/exited`, by the runner.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct NodeExited {
     /// The program's exit code.
@@ -482,7 +496,7 @@ pub struct NodeExited {
 }
 
 /// `GET /v1/info`.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct Info {
     /// Portolan's version.
@@ -492,8 +506,10 @@ pub struct Info {
     /// Its keeper.
     pub keeper_pid: u32,
     /// Where the desired state is kept.
+    #[schema(value_type = String)]
     pub state_dir: PathBuf,
     /// The API socket.
+    #[schema(value_type = String)]
     pub socket: PathBuf,
     /// How frames leave for the outside.
     pub uplink: String,
@@ -519,7 +535,7 @@ pub struct Info {
 }
 
 /// How many flows there may be, and how the transports share them: who wants more loses the least used of the same transport.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct FlowsMax {
     /// Together.
@@ -533,7 +549,7 @@ pub struct FlowsMax {
 }
 
 /// One event of `GET /v1/events`, as Docker words it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct EventMessage {
     /// `network`, `container` or `daemon`.
@@ -552,7 +568,7 @@ pub struct EventMessage {
 }
 
 /// What an event happened to.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize)]
+#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
 pub struct EventActor {
     /// Its id.
     #[serde(rename = "ID")]
@@ -567,3 +583,27 @@ pub const CAPTURE_HEADER: &str = "portolan-capture";
 
 /// What such an answer is.
 pub const PCAPNG: &str = "application/x-pcapng";
+
+/// `POST /v1/networks/prune`
+#[derive(Deserialize, Serialize, ToSchema, Default)]
+#[serde(rename_all = "PascalCase", default)]
+pub struct Prune {
+    /// Only networks that bear all these labels, each `K` or `K=V`.
+    pub labels: Vec<String>,
+}
+
+/// Its answer.
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Pruned {
+    /// Names of the networks that are gone.
+    pub networks_deleted: Vec<String>,
+}
+
+/// `POST /v1/nodes/{name}/rename`
+#[derive(Deserialize, Serialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct Rename {
+    /// The new name.
+    pub name: String,
+}

@@ -7,14 +7,14 @@ use std::net::IpAddr;
 use clap::{Args, Subcommand};
 use ipnet::IpNet;
 use portolan::api::client::{Client, Failure};
-use portolan::api::server::{Prune as PruneRequest, Pruned};
 use portolan::api::types::{
     ConnectRequest, DisconnectRequest, EndpointCreate, Ipam, IpamConfig, NetworkCreate,
     NetworkCreated, NetworkDetail,
 };
+use portolan::api::types::{Prune as PruneRequest, Pruned};
 use serde_json::json;
 
-use super::endpoint::{AddressArgs, label, pair};
+use super::endpoint::{AddressArgs, Wire, label, pair};
 use super::output::{self, Format, Row};
 use super::{DaemonChoice, for_each, segment};
 
@@ -360,6 +360,9 @@ pub struct Connect {
     /// Option of the endpoint
     #[arg(long, value_name = "K=V", value_parser = pair)]
     driver_opt: Vec<(String, String)>,
+    /// What its interface is made of: a veth pair, or a TAP device; veth unless given
+    #[arg(long, value_name = "KIND")]
+    wire: Option<Wire>,
     /// Name or id of the network
     network: String,
     /// Name or id of the node
@@ -368,13 +371,16 @@ pub struct Connect {
 
 impl Connect {
     fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
-        let endpoint = EndpointCreate {
+        let mut endpoint = EndpointCreate {
             network: self.network.clone(),
             aliases: self.alias,
             gw_priority: self.gw_priority,
             driver_opts: self.driver_opt.into_iter().collect(),
             ..EndpointCreate::default()
         };
+        if let Some(wire) = self.wire {
+            wire.choose(&mut endpoint);
+        }
         let request =
             ConnectRequest { container: self.node, endpoint_config: self.addresses.on(endpoint) };
         let client: Client = daemon.open()?;

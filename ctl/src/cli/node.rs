@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use clap::Args;
 use portolan::api::client::Failure;
-use portolan::api::server::Rename as RenameRequest;
+use portolan::api::types::Rename as RenameRequest;
 use portolan::api::types::{NodeDetail, NodeSummary};
 use serde_json::json;
 

@@ -1,0 +1,131 @@
+//! How the API hears and answers, whatever it is about: the parts of a request, and refusals.
+//!
+//! Whatever a client gets wrong is refused as everything else is, with a line that says what: no part of a request is read by
+//! something that answers by itself.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request, State};
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
+use utoipa::{IntoParams, IntoResponses};
+
+use crate::api::types::ErrorBody;
+use crate::daemon::Daemon;
+use crate::topology::{Refusal, RefusalKind};
+
+/// A client has this long to send the body of its request.
+const BODY_WAIT: Duration = Duration::from_secs(10);
+
+/// What a route is given of the daemon.
+pub(super) type Daemons = State<Arc<Daemon>>;
+
+/// What a route answers with, or why it does not.
+pub(super) type Answer<T> = Result<Json<T>, Refusal>;
+
+impl IntoResponse for Refusal {
+    fn into_response(self) -> Response {
+        let status = match self.kind {
+            RefusalKind::Invalid => StatusCode::BAD_REQUEST,
+            RefusalKind::NotFound => StatusCode::NOT_FOUND,
+            RefusalKind::Conflict => StatusCode::CONFLICT,
+            RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        };
+        (status, Json(ErrorBody { message: self.message })).into_response()
+    }
+}
+
+impl From<JsonRejection> for Refusal {
+    fn from(rejection: JsonRejection) -> Refusal {
+        refusal(RefusalKind::Invalid, rejection.body_text())
+    }
+}
+
+impl From<QueryRejection> for Refusal {
+    fn from(rejection: QueryRejection) -> Refusal {
+        refusal(RefusalKind::Invalid, rejection.body_text())
+    }
+}
+
+impl From<PathRejection> for Refusal {
+    fn from(rejection: PathRejection) -> Refusal {
+        refusal(RefusalKind::Invalid, rejection.body_text())
+    }
+}
+
+pub(super) fn refusal(kind: RefusalKind, message: impl Into<String>) -> Refusal {
+    // What a library says may have several lines; a refusal has one.
+    let message: String = message.into();
+    Refusal { kind, message: message.lines().collect::<Vec<_>>().join("; ") }
+}
+
+pub(super) fn answer<T>(result: Result<T, Refusal>) -> Answer<T> {
+    result.map(Json)
+}
+
+/// A JSON body.
+pub(super) struct Body<T>(pub T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+    type Rejection = Refusal;
+
+    async fn from_request(request: Request, state: &S) -> Result<Body<T>, Refusal> {
+        match tokio::time::timeout(BODY_WAIT, Json::from_request(request, state)).await {
+            Ok(read) => Ok(Body(read?.0)),
+            Err(_) => Err(refusal(RefusalKind::Invalid, "the body of the request does not come")),
+        }
+    }
+}
+
+/// The query part of a path.
+#[derive(FromRequestParts)]
+#[from_request(via(Query), rejection(Refusal))]
+pub(super) struct Asked<T>(pub T);
+
+/// The variable part of a path.
+#[derive(FromRequestParts)]
+#[from_request(via(Path), rejection(Refusal))]
+pub(super) struct At<T>(pub T);
+
+/// What a path names.
+#[derive(Deserialize, IntoParams)]
+#[into_params(parameter_in = Path)]
+pub(super) struct Named {
+    /// Name or id, or the start of an id.
+    pub name: String,
+}
+
+/// `?force=true`
+#[derive(Deserialize, Default, IntoParams)]
+#[serde(default)]
+#[into_params(parameter_in = Query)]
+pub(super) struct Force {
+    /// Also where something is in use.
+    pub force: bool,
+}
+
+/// The answers of a route that may refuse, as its description has them.
+pub(super) struct Refused;
+
+impl IntoResponses for Refused {
+    fn responses() -> BTreeMap<String, RefOr<utoipa::openapi::Response>> {
+        let all = [
+            ("400", "The request is not one, or asks for what cannot be."),
+            ("404", "What is named is not there."),
+            ("409", "What is asked for is in the way of something that is there."),
+            ("500", "The daemon or the system failed."),
+        ];
+        let response = |why: &str| {
+            let body = Ref::from_schema_name("ErrorBody");
+            let content = ContentBuilder::new().schema(Some(body)).build();
+            ResponseBuilder::new().description(why).content("application/json", content).build()
+        };
+        all.into_iter().map(|(status, why)| (status.to_owned(), response(why).into())).collect()
+    }
+}
