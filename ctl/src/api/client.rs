@@ -18,8 +18,9 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::types::{ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail};
+use crate::api::types::{CAPTURE_HEADER, ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail};
 use crate::daemon::place::Place;
 use crate::daemon::uplink::Uplink;
 use crate::daemon::{clock, keeper};
@@ -50,6 +51,29 @@ impl Failure {
     pub fn new(message: impl Into<String>) -> Failure {
         Failure { message: message.into(), code: 1 }
     }
+}
+
+/// How long what is left of a capture may take to come.
+const CAPTURE_REST_MAX: Duration = Duration::from_secs(5);
+
+/// What is wanted of a capture next.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wanted {
+    /// More of it.
+    More,
+    /// Its end, and what is left until then.
+    End,
+    /// Nothing, not even that.
+    Nothing,
+}
+
+/// How a capture ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum CaptureEnd {
+    /// As asked.
+    Asked,
+    /// What was captured is not there any more.
+    Over,
 }
 
 /// A daemon that answered.
@@ -160,6 +184,63 @@ impl Client {
                 }
             }
             Ok(())
+        })
+    }
+
+    /// Follows `GET path` as a capture. Each chunk goes to `each`, which says what is wanted next. The capture is ended when
+    /// that is its end, after `duration`, or by SIGINT, SIGTERM or SIGHUP; what is left then still comes, with the final
+    /// counts.
+    ///
+    /// # Errors
+    /// What the daemon refused, or that it has ended.
+    pub fn capture(
+        &self,
+        path: &str,
+        duration: Option<Duration>,
+        each: &mut dyn FnMut(&[u8]) -> Wanted,
+    ) -> Result<CaptureEnd, Failure> {
+        runtime()?.block_on(async {
+            let caught = |kind| signal(kind).map_err(|e| Failure::new(format!("signals: {e}")));
+            let mut interrupt = caught(SignalKind::interrupt())?;
+            let mut terminate = caught(SignalKind::terminate())?;
+            let mut hangup = caught(SignalKind::hangup())?;
+            let response = send(&self.api, Method::GET, path, Bytes::new()).await?;
+            let number = response.headers().get(CAPTURE_HEADER).and_then(|n| n.to_str().ok());
+            let end = format!("/v1/captures/{}", number.unwrap_or_default());
+            let mut body = response.into_body();
+            let over = tokio::time::sleep(duration.unwrap_or(Duration::MAX));
+            tokio::pin!(over);
+            let mut asked = false;
+            loop {
+                let wanted = tokio::select! {
+                    frame = body.frame() => match frame {
+                        None if asked => return Ok(CaptureEnd::Asked),
+                        None => return Ok(CaptureEnd::Over),
+                        Some(Err(_)) => return Err(Failure::new(
+                            "the daemon has ended, and the capture with it",
+                        )),
+                        Some(Ok(frame)) => match frame.data_ref().map(|data| each(data)) {
+                            Some(Wanted::End) if asked => Wanted::More,
+                            wanted => wanted.unwrap_or(Wanted::More),
+                        },
+                    },
+                    _ = interrupt.recv() => Wanted::End,
+                    _ = terminate.recv() => Wanted::End,
+                    _ = hangup.recv() => Wanted::End,
+                    () = &mut over => Wanted::End,
+                };
+                match wanted {
+                    Wanted::More => continue,
+                    // Whoever asks again does not want to wait for the rest.
+                    Wanted::End if asked => return Ok(CaptureEnd::Asked),
+                    Wanted::End => {}
+                    Wanted::Nothing => return Ok(CaptureEnd::Asked),
+                }
+                asked = true;
+                over.as_mut().reset(tokio::time::Instant::now() + CAPTURE_REST_MAX);
+                // Where that fails, the stream ends or the time passes.
+                let _ = send(&self.api, Method::DELETE, &end, Bytes::new()).await;
+            }
         })
     }
 

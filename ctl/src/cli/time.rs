@@ -71,6 +71,11 @@ pub fn since(text: &str) -> Result<i64, String> {
     Ok(now().saturating_sub(i64::try_from(ago.as_secs()).unwrap_or(i64::MAX)))
 }
 
+/// A span of time, such as `10s` or `1h30m`.
+pub fn span(text: &str) -> Result<Duration, String> {
+    duration(text).ok_or_else(|| format!("{text:?} is no span of time: give it as 10s or 1h30m"))
+}
+
 fn duration(text: &str) -> Option<Duration> {
     let mut total = Duration::ZERO;
     let mut rest = text;

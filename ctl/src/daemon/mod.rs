@@ -194,6 +194,7 @@ fn features_of(features: Features) -> BTreeMap<String, bool> {
         ("udp-gso", features.udp_gso),
         ("udp-gro", features.udp_gro),
         ("uso", features.uso),
+        ("vnet-hdr", features.vnet_hdr),
         ("ping", features.ping_v4),
         ("ipv6", features.ipv6),
     ];

@@ -6,9 +6,11 @@
 //! that panics takes this process with it.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
+use portolan_switch::capture::{CaptureBuffer, CaptureId, CaptureSpec, Ended};
 use portolan_switch::command::{Answer, Command, Event, PublicationId, Query};
 use portolan_switch::ids::PortId;
 use portolan_switch::io::{Dataplane, Door, Down, Features, Handle, Port, Up};
@@ -43,11 +45,21 @@ pub struct Opening {
     pub doors: Vec<(PublicationId, Vec<Door>)>,
 }
 
+/// What comes of a capture.
+#[derive(Debug)]
+pub enum Taken {
+    /// What it saw.
+    Buffer(CaptureBuffer),
+    /// It has ended; nothing follows.
+    Ended(Ended),
+}
+
 #[derive(Default)]
 struct Waiting {
     answers: BTreeMap<u64, oneshot::Sender<Answer>>,
     ports: BTreeMap<PortId, oneshot::Sender<Port>>,
     unlistened: BTreeMap<PublicationId, oneshot::Sender<()>>,
+    captures: BTreeMap<CaptureId, mpsc::UnboundedSender<Taken>>,
     last: u64,
 }
 
@@ -56,6 +68,8 @@ pub struct Plane {
     handle: Handle,
     uplink: Uplink,
     waiting: Mutex<Waiting>,
+    /// Events that were lost since the start.
+    lost: AtomicU64,
     /// Held while a group of commands goes down, so that groups do not mix.
     turn: tokio::sync::Mutex<u64>,
 }
@@ -74,6 +88,7 @@ impl Plane {
             handle,
             uplink,
             waiting: Mutex::default(),
+            lost: AtomicU64::new(0),
             turn: tokio::sync::Mutex::new(0),
         });
         let (tell, news) = mpsc::unbounded_channel();
@@ -137,6 +152,25 @@ impl Plane {
         get.await.ok()
     }
 
+    /// Starts a capture, to which buffers are lent next. What comes of it waits in the receiver, which is unbounded because the
+    /// buffers bound it.
+    pub async fn capture(&self, spec: CaptureSpec) -> mpsc::UnboundedReceiver<Taken> {
+        let (give, get) = mpsc::unbounded_channel();
+        self.waiting().captures.insert(spec.id, give);
+        self.down(Down::Capture(spec)).await;
+        get
+    }
+
+    /// Lends a capture one more buffer.
+    pub async fn lend(&self, id: CaptureId, buffer: CaptureBuffer) {
+        self.down(Down::CaptureBuffer(id, buffer)).await;
+    }
+
+    /// Has a capture end; [`Taken::Ended`] tells when it has.
+    pub async fn end_capture(&self, id: CaptureId) {
+        self.down(Down::EndCapture(id)).await;
+    }
+
     /// Asks a question; none where the dataplane does not answer in time.
     pub async fn ask(&self, query: Query) -> Option<Answer> {
         let (give, get) = oneshot::channel();
@@ -153,6 +187,11 @@ impl Plane {
         answer.ok()?.ok()
     }
 
+    /// How many events were lost since the start.
+    pub fn events_lost(&self) -> u64 {
+        self.lost.load(Ordering::Relaxed)
+    }
+
     async fn down(&self, message: Down) {
         let mut message = message;
         while let Err(back) = self.handle.send(message) {
@@ -166,7 +205,10 @@ impl Plane {
             Up::Event(event) => Some(News::Event(event)),
             Up::Died { port, error } => Some(News::Died(port, error)),
             Up::Overflowed(port) => Some(News::Overflowed(port)),
-            Up::Lost(count) => Some(News::Lost(count)),
+            Up::Lost(count) => {
+                self.lost.fetch_add(count, Ordering::Relaxed);
+                Some(News::Lost(count))
+            }
             Up::Unlistened(id) => {
                 if let Some(give) = self.waiting().unlistened.remove(&id) {
                     let _ = give.send(());
@@ -177,6 +219,19 @@ impl Plane {
             Up::Closed(id, port) => {
                 if let Some(give) = self.waiting().ports.remove(&id) {
                     let _ = give.send(port);
+                }
+                None
+            }
+            Up::Captured(id, buffer) => {
+                // Where nobody hears of it, its capture has ended, and the buffer with it.
+                if let Some(give) = self.waiting().captures.get(&id) {
+                    let _ = give.send(Taken::Buffer(buffer));
+                }
+                None
+            }
+            Up::CaptureEnded(id, ended) => {
+                if let Some(give) = self.waiting().captures.remove(&id) {
+                    let _ = give.send(Taken::Ended(ended));
                 }
                 None
             }

@@ -1,0 +1,151 @@
+//! `portolan capture`: the frames of a network or of a node, as pcapng into a file or a pipe, or a line each.
+//!
+//! The daemon's stream is passed on block by block as it comes, so that a file or a pipe holds whole blocks whenever and
+//! however the capture ends. A filter is looked at here and not in the daemon: its language is libpcap's.
+
+mod filter;
+mod listing;
+mod sink;
+
+use std::fs::File;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Args;
+use portolan::api::client::{CaptureEnd, Client, Failure, Wanted};
+use portolan::api::types::{NetworkDetail, NodeDetail};
+
+use self::filter::Filter;
+use self::listing::Listing;
+use self::sink::{Fault, Sink, Target};
+use super::{DaemonChoice, output, segment, time};
+
+#[derive(Args, Debug)]
+pub struct Capture {
+    /// Name or id of a network, or of a running node
+    target: String,
+    /// Write pcapng to this file, or to stdout for -; a line a frame is shown without it
+    #[arg(short, long, value_name = "FILE|-")]
+    write: Option<PathBuf>,
+    /// Only frames that match, as tcpdump words it: 'tcp port 80 and host 10.0.0.2'
+    #[arg(long, value_name = "EXPR")]
+    filter: Option<String>,
+    /// Bytes kept of each frame, 0 for all; 1600 unless given
+    #[arg(long, value_name = "N")]
+    snaplen: Option<u32>,
+    /// End after so many frames
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    count: Option<u64>,
+    /// End after this time, as 10s or 5m
+    #[arg(long, value_name = "TIME", value_parser = time::span)]
+    duration: Option<Duration>,
+}
+
+impl Capture {
+    pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        let piped = self.write.as_ref().is_some_and(|path| path.as_os_str() == "-");
+        if piped && io::stdout().is_terminal() {
+            return Err(Failure::new(
+                "pcapng is not for a terminal: pipe it (portolan capture app -w - | wireshark -k -i -), or give a file",
+            ));
+        }
+        let filter = self.filter.as_deref().map(Filter::new).transpose()?;
+        let client = daemon.open()?;
+        let path = self.path(&client)?;
+        let target = match &self.write {
+            None => Target::Listing(Listing::default()),
+            Some(_) if piped => Target::Pipe(Box::new(io::stdout().lock())),
+            Some(path) => Target::File(File::create(path).map_err(|error| {
+                Failure::new(format!("cannot write {}: {error}", path.display()))
+            })?),
+        };
+        let mut sink = Sink::new(target, filter, self.count);
+        let mut fault = None;
+        let ended = client.capture(&path, self.duration, &mut |chunk| match sink.take(chunk) {
+            Ok(true) => Wanted::End,
+            Ok(false) => Wanted::More,
+            Err(error) => {
+                fault = Some(error);
+                Wanted::Nothing
+            }
+        });
+        let said = self.conclude(&sink, fault);
+        output::note(&sink.summary());
+        said?;
+        match ended? {
+            CaptureEnd::Asked => {}
+            CaptureEnd::Over => {
+                output::note(&format!(
+                    "{} is not there any more; its capture is over",
+                    self.target
+                ));
+            }
+        }
+        Ok(0)
+    }
+
+    /// What went wrong with the writing, if anything did.
+    fn conclude(&self, sink: &Sink, fault: Option<Fault>) -> Result<(), Failure> {
+        let path = self.write.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        match fault {
+            None => Ok(()),
+            Some(Fault::Stream(error)) => {
+                Err(Failure::new(format!("the daemon's stream is malformed: {error}")))
+            }
+            Some(Fault::Write(error)) if error.kind() == io::ErrorKind::StorageFull => {
+                Err(Failure::new(format!(
+                    "the disk is full: {path} ends after {} frames, and can be read up to there",
+                    sink.written()
+                )))
+            }
+            Some(Fault::Write(error)) => Err(Failure::new(format!("cannot write {path}: {error}"))),
+        }
+    }
+
+    /// Where the stream of the network or node is found.
+    fn path(&self, client: &Client) -> Result<String, Failure> {
+        let name = segment(&self.target)?;
+        let network = client.get::<NetworkDetail>(&format!("/v1/networks/{name}"));
+        let node = client.get::<NodeDetail>(&format!("/v1/nodes/{name}"));
+        let path = match (network, node) {
+            (Ok(network), Ok(node)) if network.name != node.name => {
+                if network.name == self.target {
+                    network_path(&network)
+                } else {
+                    node_path(&node)
+                }
+            }
+            (Ok(_), Ok(_)) => {
+                return Err(Failure::new(format!(
+                    "{:?} is both a network and a node: give the id of the one you mean",
+                    self.target
+                )));
+            }
+            (Ok(network), Err(_)) => network_path(&network),
+            (Err(_), Ok(node)) => node_path(&node),
+            (Err(_), Err(_)) => {
+                return Err(Failure::new(format!(
+                    "there is no network and no node {:?}: `portolan network ls` and `portolan ps` list them",
+                    self.target
+                )));
+            }
+        };
+        let snaplen = self.snaplen.map(|bytes| format!("?snaplen={bytes}")).unwrap_or_default();
+        Ok(path + &snaplen)
+    }
+}
+
+fn network_path(network: &NetworkDetail) -> String {
+    format!("/v1/networks/{}/capture", network.id)
+}
+
+fn node_path(node: &NodeDetail) -> String {
+    format!("/v1/nodes/{}/capture", node.id)
+}
+
+/// Writes all of it at once, so that a reader at the other end of a pipe sees it.
+fn pass_on(out: &mut dyn Write, bytes: &[u8]) -> io::Result<()> {
+    out.write_all(bytes)?;
+    out.flush()
+}
