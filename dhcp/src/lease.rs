@@ -139,7 +139,7 @@ pub struct Row<A> {
 }
 
 /// The leases of one network and one family.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Table<A> {
     pool: Vec<(A, A)>,
     size: u128,
@@ -163,7 +163,7 @@ pub struct Table<A> {
 }
 
 /// Whose lease of an address ended last, and when.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Former {
     key: Box<[u8]>,
     ended: Duration,

@@ -107,7 +107,7 @@ pub enum Refusal {
 }
 
 /// The server of one network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     spec: Dhcp4,
     table: Table<Ipv4Addr>,
@@ -121,7 +121,7 @@ pub struct Server {
 }
 
 /// A client that waits for an address to be found free.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     request: Request,
     port: u32,

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 /// A set of numbers, as spans that neither touch nor overlap.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Spans {
     /// First to last, both included.
     spans: BTreeMap<u128, u128>,
