@@ -1,5 +1,6 @@
 //! `portolan doctor`: what this machine lacks, and what to do about it. It needs no daemon.
 
+use std::io::ErrorKind;
 use std::process::{Command, Stdio};
 
 use clap::Args;
@@ -11,7 +12,7 @@ use portolan::daemon::uplink::{self, Uplink};
 use portolan::daemon::{host, resolvers};
 use portolan::namespace::user;
 use portolan::paths;
-use portolan_switch::io::Features;
+use portolan_switch::io::{Features, tap};
 use serde::Serialize;
 use serde_json::Value;
 
@@ -68,6 +69,8 @@ struct Facts {
     /// Why there are no namespaces, where there are none.
     namespaces: Result<(), String>,
     features: Features,
+    /// Whether TAP devices can be made, and with superframes; else why not.
+    taps: Result<bool, ErrorKind>,
     /// The first port that anybody may listen on.
     first_port: u32,
     /// The hard limit.
@@ -88,6 +91,7 @@ impl Facts {
             root: nix::unistd::geteuid().is_root(),
             namespaces: try_namespaces(),
             features: uplink::features().map_err(output::refused)?,
+            taps: tap::probe().map_err(|error| error.kind()),
             first_port: start.unwrap_or(1024),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
             servers: resolvers::servers().len(),
@@ -228,6 +232,7 @@ fn limits(
             "start it without ipv6.disable=1",
         )
     });
+    all.push(taps(facts, &fine, &wanting));
     let Features { peek_off, udp_gso, udp_gro, uso, .. } = facts.features;
     let facilities =
         [("peek-off", peek_off), ("udp-gso", udp_gso), ("udp-gro", udp_gro), ("uso", uso)];
@@ -244,6 +249,29 @@ fn limits(
         )
     });
     all
+}
+
+/// Whether wires can be TAP devices.
+fn taps(
+    facts: &Facts,
+    fine: impl Fn(&'static str, &str) -> Finding,
+    wanting: impl Fn(&'static str, State, &str, &str) -> Finding,
+) -> Finding {
+    let (what, remedy) = match facts.taps {
+        Ok(true) => return fine("TAP wires", "/dev/net/tun can be opened"),
+        Ok(false) => {
+            ("take no superframes: all works, some of it slower", "a newer kernel has them")
+        }
+        Err(ErrorKind::PermissionDenied) => (
+            "not to be had (run --wire tap): /dev/net/tun may not be opened; veth wires need none",
+            "as root: chmod 0666 /dev/net/tun",
+        ),
+        Err(_) => (
+            "not to be had (run --wire tap): there is no /dev/net/tun; veth wires need none",
+            "as root: modprobe tun",
+        ),
+    };
+    wanting("TAP wires", State::Limited, what, remedy)
 }
 
 /// How many connections a daemon allows that is started now, and what allows more.
@@ -298,10 +326,12 @@ mod tests {
                 udp_gso: true,
                 udp_gro: true,
                 uso: true,
+                vnet_hdr: true,
                 ping_v4: true,
                 ping_v6: true,
                 ipv6: true,
             },
+            taps: Ok(true),
             first_port: 0,
             descriptors: 65_536,
             servers: 1,
@@ -342,6 +372,10 @@ mod tests {
         finds(&Facts { descriptors: 64, ..healthy() }, "descriptors", Limited, "nofile");
         let facts = Facts { features: Features { ipv6: false, ..features }, ..healthy() };
         finds(&facts, "IPv6", Limited, "ipv6.disable");
+        let facts = Facts { taps: Err(ErrorKind::PermissionDenied), ..healthy() };
+        finds(&facts, "TAP wires", Limited, "chmod 0666 /dev/net/tun");
+        let facts = Facts { taps: Err(ErrorKind::NotFound), ..healthy() };
+        finds(&facts, "TAP wires", Limited, "modprobe tun");
         let facts = Facts { features: Features { uso: false, ..features }, ..healthy() };
         finds(&facts, "speed", Limited, "newer");
     }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, Ipv6Addr};
 use std::str::FromStr;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use portolan::api::types::EndpointCreate;
 use portolan_switch::ids::MacAddr;
 
@@ -19,8 +19,29 @@ pub struct EndpointArgs {
     /// Option of the endpoint on the first network, such as portolan.vlan=trunk:10,20
     #[arg(long, value_name = "K=V", value_parser = pair)]
     driver_opt: Vec<(String, String)>,
+    /// What its interfaces are made of: veth pairs, or TAP devices, which need a /dev/net/tun that may be opened; veth unless given
+    #[arg(long, value_name = "KIND")]
+    wire: Option<Wire>,
     #[command(flatten)]
     addresses: AddressArgs,
+}
+
+/// What the interface of an endpoint is made of.
+#[derive(ValueEnum, Clone, Copy, Debug)]
+pub enum Wire {
+    Veth,
+    Tap,
+}
+
+impl Wire {
+    /// Makes it the choice of an endpoint whose own options make none.
+    pub fn choose(self, endpoint: &mut EndpointCreate) {
+        let word = match self {
+            Wire::Veth => "veth",
+            Wire::Tap => "tap",
+        };
+        endpoint.driver_opts.entry("portolan.wire".into()).or_insert_with(|| word.into());
+    }
 }
 
 /// The addresses of one endpoint: of the first of `run` and `attach`, and of that of `network connect`.
@@ -61,6 +82,9 @@ impl EndpointArgs {
             first.aliases.extend(self.network_alias);
             first.driver_opts.extend(self.driver_opt);
             *first = self.addresses.on(std::mem::take(first));
+        }
+        if let Some(wire) = self.wire {
+            endpoints.iter_mut().for_each(|endpoint| wire.choose(endpoint));
         }
         endpoints
     }
@@ -208,9 +232,14 @@ mod tests {
     #[test]
     fn single_options_apply_to_the_first_network() {
         let args = EndpointArgs {
-            networks: vec![parse("a,alias=x").unwrap(), parse("b").unwrap()],
+            networks: vec![
+                parse("a,alias=x").unwrap(),
+                parse("b").unwrap(),
+                parse("c,driver-opt=portolan.wire=veth").unwrap(),
+            ],
             network_alias: vec!["y".into()],
             driver_opt: vec![("portolan.isolated".into(), "on".into())],
+            wire: Some(Wire::Tap),
             addresses: AddressArgs {
                 ip: Some(Ipv4Addr::new(10, 0, 0, 9)),
                 ..AddressArgs::default()
@@ -222,5 +251,11 @@ mod tests {
         assert_eq!(endpoints[0].ipv4, Some(Ipv4Addr::new(10, 0, 0, 9)));
         assert_eq!(endpoints[1].ipv4, None);
         assert!(endpoints[1].aliases.is_empty());
+        let wires = endpoints.iter().map(|endpoint| endpoint.driver_opts["portolan.wire"].as_str());
+        assert_eq!(
+            wires.collect::<Vec<_>>(),
+            ["tap", "tap", "veth"],
+            "for all that say nothing else"
+        );
     }
 }

@@ -7,6 +7,7 @@ use libc::c_int;
 
 use super::open;
 use crate::io::options::set_option;
+use crate::io::tap;
 
 /// Where a missing feature's work is done otherwise, or not at all.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -20,6 +21,8 @@ pub struct Features {
     pub udp_gro: bool,
     /// Handing a train of datagrams to a guest in one frame (Linux 6.2). Without, they are cut here.
     pub uso: bool,
+    /// TAP devices that can be made, and take and give superframes. Without, those of TAP wires are cut before they cross.
+    pub vnet_hdr: bool,
     /// Sockets for IPv4 echo requests (net.ipv4.ping_group_range). Without, nobody outside can be pinged.
     pub ping_v4: bool,
     /// The same for IPv6; the setting is one for both.
@@ -46,13 +49,15 @@ impl Features {
             udp_gso: takes(libc::UDP_SEGMENT),
             udp_gro: takes(libc::UDP_GRO),
             uso: release().is_some_and(|release| release >= USO_SINCE),
+            vnet_hdr: tap::probe().is_ok_and(|vnet_hdr| vnet_hdr),
             ping_v4: ping(libc::AF_INET, libc::IPPROTO_ICMP),
             ping_v6: ping(libc::AF_INET6, libc::IPPROTO_ICMPV6),
             ipv6: ipv6.is_ok(),
         }
     }
 
-    /// All but the ones that `words` names, separated by commas: `peek-off`, `udp-gso`, `udp-gro`, `uso`, `ping`, `ipv6`.
+    /// All but the ones that `words` names, separated by commas: `peek-off`, `udp-gso`, `udp-gro`, `uso`, `vnet-hdr`, `ping`,
+    /// `ipv6`.
     /// The error names every word that is none of them.
     pub fn without(mut self, words: &str) -> Result<Features, String> {
         let mut unknown = Vec::new();
@@ -62,6 +67,7 @@ impl Features {
                 "udp-gso" => self.udp_gso = false,
                 "udp-gro" => self.udp_gro = false,
                 "uso" => self.uso = false,
+                "vnet-hdr" => self.vnet_hdr = false,
                 "ping" => (self.ping_v4, self.ping_v6) = (false, false),
                 "ipv6" => (self.ipv6, self.ping_v6) = (false, false),
                 _ => unknown.push(format!("{word:?}")),
@@ -72,7 +78,7 @@ impl Features {
         }
         let unknown = unknown.join(", ");
         Err(format!(
-            "no such feature: {unknown}; there are peek-off, udp-gso, udp-gro, uso, ping, ipv6"
+            "no such feature: {unknown}; there are peek-off, udp-gso, udp-gro, uso, vnet-hdr, ping, ipv6"
         ))
     }
 }
@@ -108,6 +114,7 @@ mod tests {
         udp_gso: true,
         udp_gro: true,
         uso: true,
+        vnet_hdr: true,
         ping_v4: true,
         ping_v6: true,
         ipv6: true,
@@ -118,9 +125,10 @@ mod tests {
         assert_eq!(ALL.without(""), Ok(ALL));
         let some = ALL.without("peek-off, ping").unwrap();
         assert_eq!(some, Features { peek_off: false, ping_v4: false, ping_v6: false, ..ALL });
-        let none = ALL.without("udp-gso,udp-gro,uso,ipv6").unwrap();
+        let none = ALL.without("udp-gso,udp-gro,uso,vnet-hdr,ipv6").unwrap();
         assert!(none.peek_off && none.ping_v4);
-        assert!(!none.udp_gso && !none.udp_gro && !none.uso && !none.ipv6 && !none.ping_v6);
+        assert!(!none.udp_gso && !none.udp_gro && !none.uso && !none.vnet_hdr);
+        assert!(!none.ipv6 && !none.ping_v6);
     }
 
     #[test]
