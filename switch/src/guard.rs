@@ -13,6 +13,9 @@
 //! cards of the same host and not hosts of their own: the IP addresses stay the endpoint's, and the link-local ones that
 //! follow from the hardware addresses. Machines with addresses of their own need a network without guard, or an endpoint each.
 //!
+//! Servers of addresses are ours: nothing that is meant for a client of DHCP passes from an endpoint, and no client's message in
+//! which it calls itself by another hardware address than its own, so that nobody asks in another's name.
+//!
 //! Routers are ours: a router advertisement or redirect passes from no endpoint.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -26,6 +29,12 @@ const RARP: u16 = 0x8035;
 
 /// Ports of DHCP: client and server.
 const DHCP: (u16, u16) = (68, 67);
+
+/// The port of DHCPv6's clients.
+const DHCP6_CLIENT: u16 = 546;
+
+/// Where a datagram of DHCPv4 has the client's hardware address.
+const CHADDR_AT: usize = 8 + 28;
 
 /// ARP over Ethernet for IPv4: hardware type, protocol type and both address lengths.
 const ARP_HEAD: [u8; 6] = [0, 1, 8, 0, 6, 4];
@@ -104,6 +113,9 @@ impl Identity {
     }
 
     fn check_v4(&self, source: Ipv4Addr, ip: &Ip, frame: &[u8]) -> Result<(), DropReason> {
+        if ip.protocol == protocol::UDP && ip.has_transport() {
+            self.check_dhcp(ip.transport(frame))?;
+        }
         if self.v4.contains(&source) || (source.is_unspecified() && asks_for_address(ip, frame)) {
             Ok(())
         } else {
@@ -111,9 +123,28 @@ impl Identity {
         }
     }
 
+    /// Holds a datagram against the endpoint, where it is of DHCPv4: one to a client comes from a server, and one to a server has
+    /// the client's hardware address in it. What is too short to have one is of use to nobody.
+    fn check_dhcp(&self, datagram: &[u8]) -> Result<(), DropReason> {
+        let to = bytes_at(datagram, 2).map(u16::from_be_bytes);
+        let truthful = match to {
+            Some(to) if to == DHCP.0 => false,
+            Some(to) if to == DHCP.1 => match bytes_at(datagram, CHADDR_AT) {
+                Some(chaddr) => self.has_mac(MacAddr(chaddr)),
+                None => true,
+            },
+            _ => true,
+        };
+        if truthful { Ok(()) } else { Err(DropReason::GuardDhcp) }
+    }
+
     fn check_v6(&self, source: Ipv6Addr, ip: &Ip, frame: &[u8]) -> Result<(), DropReason> {
         if self.v6.is_empty() {
             return Err(DropReason::GuardIpv6);
+        }
+        let to_client = || bytes_at(ip.transport(frame), 2) == Some(DHCP6_CLIENT.to_be_bytes());
+        if ip.protocol == protocol::UDP && ip.has_transport() && to_client() {
+            return Err(DropReason::GuardDhcp);
         }
         let discovery = self.check_icmpv6(source, ip, frame)?;
         if self.v6.contains(&source) || (source.is_unspecified() && discovery) {
@@ -272,11 +303,52 @@ mod tests {
     fn a_dhcp_client_may_have_no_address_yet() {
         let everybody = Ipv4Addr::BROADCAST.into();
         passes(&udp(NOBODY.into(), everybody, 68, 67));
-        fails(&udp(NOBODY.into(), everybody, 67, 68), DropReason::GuardIpv4);
+        fails(&udp(NOBODY.into(), everybody, 66, 68), DropReason::GuardDhcp);
+        fails(&udp(NOBODY.into(), everybody, 68, 66), DropReason::GuardIpv4);
         fails(&udp(v4(2).into(), everybody, 68, 67), DropReason::GuardIpv4);
         let mut fragment = udp(NOBODY.into(), everybody, 68, 67);
         fragment[20] |= 0x20;
         fails(&fragment, DropReason::GuardIpv4);
+    }
+
+    #[test]
+    fn nobody_serves_addresses_or_asks_for_them_in_anothers_name() {
+        let everybody: IpAddr = Ipv4Addr::BROADCAST.into();
+        for src in [NOBODY, v4(1)] {
+            for from in [67, 68, 4011] {
+                fails(&udp(src.into(), everybody, from, 68), DropReason::GuardDhcp);
+            }
+        }
+        let mut first = udp(v4(1).into(), everybody, 67, 68);
+        first[20] |= 0x20;
+        fails(&first, DropReason::GuardDhcp);
+        let asks = |name: MacAddr| {
+            let message = [&[1, 1, 6, 0][..], &[0; 24], &name.0, &[0; 10]].concat();
+            let builder = packet(MacAddr::BROADCAST, mac(1), NOBODY.into(), everybody);
+            let mut frame = Vec::new();
+            builder.udp(68, 67).write(&mut frame, &message).unwrap();
+            frame
+        };
+        passes(&asks(mac(1)));
+        fails(&asks(LIAR), DropReason::GuardDhcp);
+    }
+
+    #[test]
+    fn nobody_serves_addresses_of_ipv6() {
+        let (own, other) = (mac(1).link_local(), mac(2).link_local());
+        let servers: IpAddr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2).into();
+        passes(&udp(own.into(), servers, 546, 547));
+        for from in [547, 546, 1000] {
+            fails(&udp(own.into(), other.into(), from, 546), DropReason::GuardDhcp);
+        }
+        let answer = udp(own.into(), other.into(), 547, 546);
+        // Behind destination options, and as the first of several fragments, it is an answer still.
+        for (kind, header) in [(60, [17, 0, 1, 4, 0, 0, 0, 0]), (44, [17, 0, 0, 1, 0, 0, 0, 9])] {
+            let mut hidden = [&answer[..54], &header, &answer[54..]].concat();
+            hidden[19] += 8;
+            hidden[20] = kind;
+            fails(&hidden, DropReason::GuardDhcp);
+        }
     }
 
     #[test]

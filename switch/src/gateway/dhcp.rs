@@ -17,6 +17,7 @@ use crate::frame::FrameTable;
 use crate::headers::{ETHERNET_LEN, Ip, Layout, ethertype, protocol};
 use crate::ids::{MacAddr, PortId, Time};
 use crate::turn::Turn;
+use crate::vlan::UNTAGGED;
 
 use super::dns::HEADER_LEN;
 use super::reply::{IPV4_LEN, ethernet};
@@ -50,10 +51,11 @@ impl Gateway {
         services.dhcp4().is_some() && asks(ip, frame) && ours()
     }
 
-    /// Whether a broadcast of a guarded network is the gateway's alone: nobody else there answers clients of DHCP.
-    pub(crate) fn keeps(&self, layout: &Layout, frame: &[u8], services: &Services) -> bool {
-        let broadcast = layout.vlan == 0 && layout.dst == MacAddr::BROADCAST;
-        broadcast
+    /// Whether an IPv4 packet to everybody asks this network's server of DHCP. On a guarded network it is the gateway's alone, for
+    /// nobody else there may answer.
+    pub(crate) fn hears(&self, layout: &Layout, frame: &[u8], services: &Services) -> bool {
+        layout.dst == MacAddr::BROADCAST
+            && layout.vlan == UNTAGGED
             && layout.ethertype == ethertype::IPV4
             && services.dhcp4().is_some()
             && matches!(layout.ip(frame), Ok(Some(ip)) if self.asks_dhcp(&ip, frame, services))
