@@ -2,6 +2,7 @@
 
 mod networks;
 mod nodes;
+mod options;
 mod planning;
 mod ports;
 mod publishing;

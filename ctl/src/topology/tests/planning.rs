@@ -107,7 +107,15 @@ fn step(bench: &mut Bench, ports: &mut u32, number: u8, a: u8, b: u8) {
         0 | 1 => {
             let subnets: &[&str] =
                 [&["10.0.0.0/29"][..], &["10.0.0.0/29", "fd00::/125"], &[]][usize::from(c % 3)];
-            drop(bench.try_network(&network_spec(&network, subnets)));
+            let mut spec = network_spec(&network, subnets);
+            let options: &[(&str, &str)] = [
+                &[][..],
+                &[("portolan.mode", "wire")],
+                &[("portolan.guard", "off"), ("portolan.storm", "off")],
+                &[("portolan.guard", "off"), ("portolan.dhcp_range", "10.0.0.4-10.0.0.5")],
+            ][usize::from(d % 4)];
+            spec.options = options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+            drop(bench.try_network(&spec));
         }
         2 => drop(bench.topology.remove_network(&network, c.is_multiple_of(4))),
         3..=5 => {
@@ -120,11 +128,17 @@ fn step(bench: &mut Bench, ports: &mut u32, number: u8, a: u8, b: u8) {
             let dns = if c.is_multiple_of(5) { vec![IpAddr::from([192, 0, 2, d])] } else { vec![] };
             drop(bench.try_node(&NodeCreate { networks, dns, ..node_spec(&node, &[]) }));
         }
-        6 => drop(bench.connect(
-            &network,
-            &node,
-            &EndpointCreate { gw_priority: i64::from(c % 3), ..wish("") },
-        )),
+        6 => {
+            let option = [
+                ("portolan.vlan", "trunk:10,20-29,native:5"),
+                ("portolan.isolated", "on"),
+                ("portolan.stations", "02:00:00:00:00:01"),
+                ("portolan.storm", "broadcast:5"),
+            ][usize::from(d % 4)];
+            let driver_opts = [(option.0.into(), option.1.into())].into();
+            let wish = EndpointCreate { gw_priority: i64::from(c % 3), driver_opts, ..wish("") };
+            drop(bench.connect(&network, &node, &wish));
+        }
         7 => drop(bench.topology.disconnect(&network, &node, false)),
         8 => drop(bench.topology.remove_node(&node, c.is_multiple_of(2))),
         9 => drop(bench.topology.rename(&node, &format!("c{}", c % 6))),
@@ -178,10 +192,16 @@ fn check_addresses(topology: &Topology) {
                 taken.insert(subnet.net.broadcast());
             }
         }
+        let wire = network.options.get("portolan.mode").is_some_and(|mode| mode == "wire");
+        assert!(!wire || topology.members(network.id).count() <= 2, "a wire with three ends");
         let mut macs = BTreeSet::from([network.mac]);
         for (node, endpoint) in topology.members(network.id) {
             assert!(node.running());
             assert!(macs.insert(endpoint.mac), "hardware address given twice");
+            let stations = endpoint.driver_opts.get("portolan.stations");
+            for station in stations.iter().flat_map(|list| list.split(',')) {
+                assert!(macs.insert(station.parse().unwrap()), "station of two endpoints");
+            }
             assert_eq!(endpoint.ipv4.is_some(), network.ipv4);
             assert_eq!(endpoint.ipv6.is_some(), network.ipv6);
             for prefix in endpoint.prefixes() {

@@ -1,0 +1,544 @@
+//! What options choose, and what is refused of them.
+
+use std::net::IpAddr;
+use std::time::Duration;
+
+use portolan_switch::command::{
+    Advert, Carriage, Command, Conduct, Dhcp4, LoopAction, Mode, NetworkSpec, PortSpec,
+    ServiceSpec, StormLimits, VlanPolicy,
+};
+use portolan_switch::ids::PortId;
+
+use super::*;
+
+fn with(name: &str, subnets: &[&str], options: &[(&str, &str)]) -> NetworkCreate {
+    let options = options.iter().map(|(key, value)| ((*key).into(), (*value).into())).collect();
+    NetworkCreate { options, ..network_spec(name, subnets) }
+}
+
+fn wish_with(network: &str, options: &[(&str, &str)]) -> EndpointCreate {
+    let driver_opts = options.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect();
+    EndpointCreate { driver_opts, ..wish(network) }
+}
+
+/// The network as the dataplane is told of it.
+fn told(bench: &Bench, name: &str) -> NetworkSpec {
+    let handle = bench.topology.network(name).unwrap().network_id();
+    let of = |command: Command| match command {
+        Command::CreateNetwork(spec) if spec.id == handle => Some(spec),
+        _ => None,
+    };
+    plan(&Topology::default(), &bench.topology).into_iter().find_map(of).unwrap()
+}
+
+fn made(options: &[(&str, &str)]) -> NetworkSpec {
+    let mut bench = Bench::new();
+    bench.try_network(&with("app", &["10.0.0.0/24"], options)).unwrap();
+    told(&bench, "app")
+}
+
+fn wrong(options: &[(&str, &str)]) -> String {
+    let mut bench = Bench::new();
+    let (kind, message) =
+        refused(bench.try_network(&with("app", &["10.0.0.0/24", "fd00::/64"], options)));
+    assert_eq!(kind, RefusalKind::Invalid);
+    message
+}
+
+fn wrong_of_endpoint(options: &[(&str, &str)]) -> String {
+    let mut bench = Bench::new();
+    bench.network("app", &["10.0.0.0/24"]);
+    let networks = vec![wish_with("app", options)];
+    let (kind, message) = refused(bench.try_node(&NodeCreate { networks, ..node_spec("a", &[]) }));
+    assert_eq!(kind, RefusalKind::Invalid);
+    message
+}
+
+fn ranges(spec: &ServiceSpec) -> Vec<String> {
+    let pool = &spec.dhcp4.as_ref().unwrap().pool;
+    pool.iter().map(|(first, last)| format!("{first}-{last}")).collect()
+}
+
+#[test]
+fn a_network_without_options_guards_its_endpoints_and_repeats_their_addresses() {
+    let spec = made(&[]);
+    assert!(spec.guard);
+    let carriage = Carriage {
+        mode: Mode::Switch,
+        storm: StormLimits { broadcast: Some(1000), multicast: None, unknown: Some(1000) },
+        loops: LoopAction::Block,
+        snooping: false,
+        answers: false,
+    };
+    assert_eq!(spec.carriage, carriage);
+    let dhcp4 = Dhcp4 {
+        subnet: "10.0.0.0/24".parse().unwrap(),
+        server: "10.0.0.1".parse().unwrap(),
+        leads_out: true,
+        pool: vec![],
+        lease: Duration::from_secs(3600),
+        domain: Some("app".into()),
+        search: vec!["app".into()],
+        mtu: 1500,
+        relay: false,
+    };
+    assert_eq!(spec.services, ServiceSpec { dhcp4: Some(dhcp4), dhcp6: None, advert: None });
+    let bridge = told(&Bench::new(), "bridge").services.dhcp4.unwrap();
+    assert_eq!((bridge.domain, bridge.search, bridge.leads_out), (None, vec![], true));
+}
+
+#[test]
+fn every_option_of_a_network_is_told_to_the_dataplane() {
+    let spec = made(&[
+        ("portolan.mode", "hub"),
+        ("portolan.storm", "multicast:50,unknown:off"),
+        ("portolan.loop", "tell"),
+        ("portolan.neighbors", "answer"),
+        ("portolan.dhcp_lease", "90s"),
+        ("portolan.dhcp_relay", "on"),
+        ("portolan.domain", "lab.example,example"),
+        ("mtu", "9000"),
+    ]);
+    let carriage = Carriage {
+        mode: Mode::Hub,
+        storm: StormLimits { broadcast: Some(1000), multicast: Some(50), unknown: None },
+        loops: LoopAction::Tell,
+        snooping: false,
+        answers: true,
+    };
+    assert_eq!(spec.carriage, carriage);
+    let dhcp = spec.services.dhcp4.unwrap();
+    assert_eq!((dhcp.lease, dhcp.relay, dhcp.mtu), (Duration::from_secs(90), true, 9000));
+    assert_eq!(dhcp.domain.as_deref(), Some("lab.example"));
+    assert_eq!(dhcp.search, ["lab.example", "example"]);
+    let off = made(&[
+        ("portolan.storm", "off"),
+        ("portolan.loop", "off"),
+        ("portolan.snooping", "on"),
+        ("portolan.dhcp", "off"),
+    ]);
+    assert_eq!(off.carriage.storm, StormLimits::default());
+    assert_eq!((off.carriage.loops, off.carriage.snooping), (LoopAction::Ignore, true));
+    assert_eq!(off.services, ServiceSpec::default());
+}
+
+#[test]
+fn strangers_are_given_what_is_nobodys_where_there_is_no_guard() {
+    let open = ("portolan.guard", "off");
+    assert_eq!(ranges(&made(&[open]).services), ["10.0.0.2-10.0.0.254"]);
+    let ranged = made(&[open, ("portolan.dhcp_range", "10.0.0.0/30,10.0.0.100-10.0.0.109")]);
+    assert_eq!(ranges(&ranged.services), ["10.0.0.2-10.0.0.3", "10.0.0.100-10.0.0.109"]);
+
+    let mut bench = Bench::new();
+    let mut spec = with("app", &["10.0.0.0/24"], &[open]);
+    spec.ipam.config[0].ip_range = Some("10.0.0.128/25".parse().unwrap());
+    let aux = [("printer", "10.0.0.130"), ("scanner", "10.0.0.131"), ("door", "10.0.0.254")];
+    spec.ipam.config[0].aux_addresses =
+        aux.iter().map(|(name, at)| ((*name).into(), at.parse().unwrap())).collect();
+    bench.try_network(&spec).unwrap();
+    let services = told(&bench, "app").services;
+    assert_eq!(ranges(&services), ["10.0.0.128-10.0.0.129", "10.0.0.132-10.0.0.253"]);
+}
+
+#[test]
+fn addresses_of_ipv6_come_by_dhcp_or_are_made_up_as_chosen() {
+    let services = |options: &[(&str, &str)], internal| {
+        let mut bench = Bench::new();
+        bench
+            .try_network(&NetworkCreate {
+                internal,
+                ..with("app", &["fd00::/64", "fd01::/64"], options)
+            })
+            .unwrap();
+        told(&bench, "app").services
+    };
+    let plain = services(&[], false);
+    let usual = Advert {
+        prefixes: vec!["fd00::/64".parse().unwrap(), "fd01::/64".parse().unwrap()],
+        autonomous: false,
+        managed: true,
+        other: true,
+        leads_out: true,
+        mtu: 1500,
+        dns: vec!["fd00::1".parse().unwrap(), "fd01::1".parse().unwrap()],
+        search: vec!["app".into()],
+        routes: vec![],
+    };
+    assert_eq!(plain.advert, Some(usual.clone()));
+    let dhcp6 = plain.dhcp6.unwrap();
+    assert!(dhcp6.stateful && dhcp6.pool.is_empty());
+    assert_eq!(dhcp6.server, "fd00::1".parse::<std::net::Ipv6Addr>().unwrap());
+    assert!(plain.dhcp4.is_some(), "IPv4 is on unless it is turned off");
+
+    for word in ["slaac", "stateless"] {
+        let made_up = services(&[("portolan.ra", word), ("portolan.guard", "off")], false);
+        let advert = made_up.advert.unwrap();
+        assert_eq!((advert.autonomous, advert.managed, advert.other), (true, false, true));
+        let dhcp6 = made_up.dhcp6.unwrap();
+        assert!(!dhcp6.stateful && dhcp6.pool.is_empty());
+    }
+    let internal = services(&[("portolan.ra_routes", "fd05::/48")], true);
+    let advert = internal.advert.unwrap();
+    assert_eq!((advert.leads_out, advert.routes), (false, vec!["fd05::/48".parse().unwrap()]));
+    assert!(!internal.dhcp4.unwrap().leads_out);
+    assert_eq!(services(&[("portolan.ra", "off")], false).advert, None);
+    let without = services(&[("portolan.dhcp", "off")], false);
+    let advert = without.advert.unwrap();
+    assert_eq!((advert.managed, advert.other, without.dhcp6), (false, false, None));
+    let open = services(&[("portolan.guard", "off")], false).dhcp6.unwrap();
+    let pool = ("fd00::2".parse().unwrap(), "fd00::ffff:ffff:ffff:ffff".parse().unwrap());
+    assert_eq!(open.pool, [pool]);
+}
+
+#[test]
+fn what_is_wrong_with_an_option_of_a_network_is_told_with_what_is_needed() {
+    for (key, value, needed) in [
+        ("portolan.guard", "maybe", "on or off is needed"),
+        ("portolan.mode", "bridge", "one of switch, hub, wire is needed"),
+        ("portolan.loop", "on", "one of block, tell, off is needed"),
+        ("portolan.snooping", "yes", "on or off is needed"),
+        ("portolan.neighbors", "on", "one of flood, answer is needed"),
+        ("portolan.ra", "on", "one of managed, slaac, stateless, off is needed"),
+        (
+            "portolan.dhcp_lease",
+            "9s",
+            "a time from 10s to 365d is needed, a number with one of the units s, m, h, d",
+        ),
+        (
+            "portolan.dhcp_lease",
+            "-1h",
+            "a time from 10s to 365d is needed, a number with one of the units s, m, h, d",
+        ),
+        (
+            "portolan.dhcp_lease",
+            "18446744073709551615d",
+            "a time from 10s to 365d is needed, a number with one of the units s, m, h, d",
+        ),
+        (
+            "portolan.dhcp_range",
+            "10.0.0.9-10.0.0.1",
+            "a prefix without host bits is needed, or FIRST-LAST, or several parted by commas",
+        ),
+        (
+            "portolan.dhcp_range",
+            "10.0.0.1/28",
+            "a prefix without host bits is needed, or FIRST-LAST, or several parted by commas",
+        ),
+        (
+            "portolan.dhcp_range",
+            "10.0.0.16/28,10.0.0.20-10.0.0.99",
+            "each address is needed in one range only",
+        ),
+        (
+            "portolan.ra_routes",
+            "10.0.0.0/8",
+            "at most 8 IPv6 prefixes without host bits are needed, parted by commas, each once",
+        ),
+    ] {
+        assert_eq!(wrong(&[(key, value)]), format!("{key}={value}: {needed}"));
+    }
+    for storm in
+        ["on", "broadcast", "broadcast:0", "broadcast:1,broadcast:2", "arp:1", "unknown:-1", ""]
+    {
+        let message = wrong(&[("portolan.storm", storm)]);
+        let needed = "off is needed, or KIND:LIMIT parted by commas, KIND being broadcast, multicast or unknown, each once, \
+                      and LIMIT frames a second or off";
+        assert_eq!(message, format!("portolan.storm={storm}: {needed}"));
+    }
+}
+
+#[test]
+fn options_that_contradict_each_other_are_refused_with_advice() {
+    assert_eq!(
+        wrong(&[("portolan.dhcp_range", "10.1.0.0/24")]),
+        "portolan.dhcp_range 10.1.0.0-10.1.0.255 is outside subnet 10.0.0.0/24, where addresses are leased"
+    );
+    assert_eq!(
+        wrong(&[("portolan.dhcp", "off"), ("portolan.dhcp_lease", "1h")]),
+        "portolan.dhcp_lease has no effect without DHCP: drop it or portolan.dhcp=off"
+    );
+    assert_eq!(
+        wrong(&[("portolan.dhcp", "off"), ("portolan.ra", "managed")]),
+        "portolan.ra=managed sends hosts to a DHCP server that is off: drop portolan.dhcp=off or choose slaac or off"
+    );
+    assert_eq!(
+        wrong(&[("portolan.ra", "off"), ("portolan.ra_routes", "fd05::/48")]),
+        "portolan.ra_routes has no effect with portolan.ra=off: drop one of them"
+    );
+    assert_eq!(
+        wrong(&[("portolan.mode", "hub"), ("portolan.snooping", "on")]),
+        "portolan.snooping=on has nothing to choose on a hub, which sends everything to everybody: drop it or portolan.mode=hub"
+    );
+    assert_eq!(
+        wrong(&[("portolan.mode", "wire"), ("portolan.guard", "on")]),
+        "portolan.guard=on contradicts portolan.mode=wire, which passes whatever comes: drop one of them"
+    );
+    assert_eq!(
+        wrong(&[("portolan.mode", "wire"), ("portolan.dhcp", "on")]),
+        "portolan.dhcp has no effect on a wire, which passes whatever comes: drop it or portolan.mode=wire"
+    );
+    assert_eq!(
+        wrong(&[("portolan.vlan", "access:10")]),
+        "portolan.vlan is an option of endpoints: give it to run or network connect, as --driver-opt"
+    );
+    assert!(wrong(&[("portolan.mod", "hub")]).starts_with(
+        "there is no option portolan.mod: there are portolan.guard, portolan.host_access, portolan.metadata, \
+         portolan.filtering, portolan.mode, portolan.storm, "
+    ));
+    let mut bench = Bench::new();
+    let (_, message) = refused(bench.try_network(&with("app", &[], &[("portolan.ra", "slaac")])));
+    assert_eq!(message, "portolan.ra has no effect without IPv6: add --ipv6 or drop it");
+    let range = [("portolan.dhcp_range", "10.0.0.0/28")];
+    let (_, message) = refused(bench.try_network(&with("app", &[], &range)));
+    assert_eq!(
+        message,
+        "portolan.dhcp_range 10.0.0.0-10.0.0.15 is of a subnet to be chosen: give --subnet, too"
+    );
+    let mut gateway = with("app", &["10.0.0.0/24"], &[("portolan.mode", "wire")]);
+    gateway.ipam.config[0].gateway = Some("10.0.0.1".parse().unwrap());
+    let (_, message) = refused(bench.try_network(&gateway));
+    assert_eq!(message, "a wire has no gateway: drop --gateway or portolan.mode=wire");
+}
+
+#[test]
+fn options_of_endpoints_are_told_to_the_dataplane_and_kept() {
+    let mut bench = Bench::new();
+    bench.try_network(&with("app", &["10.0.0.0/24"], &[("portolan.guard", "off")])).unwrap();
+    let options = [
+        ("portolan.vlan", "trunk:30,10-12,native:5"),
+        ("portolan.isolated", "on"),
+        ("portolan.storm", "broadcast:7"),
+        ("portolan.stations", "02:00:00:00:00:01,02:00:00:00:00:02"),
+        ("portolan.wire", "tap"),
+        ("portolan.configure", "off"),
+    ];
+    let networks = vec![wish_with("app", &options)];
+    let warnings = bench.try_node(&NodeCreate { networks, ..node_spec("a", &[]) }).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let node = bench.get("a");
+    bench.topology.wired(node.endpoints[0].id, Some(PortId(1)));
+    let commands = plan(&Topology::default(), &bench.topology);
+    let port = |command: &Command| match command {
+        Command::AttachPort(spec) => Some(spec.clone()),
+        _ => None,
+    };
+    let PortSpec { conduct, .. } = commands.iter().find_map(port).unwrap();
+    let expected = Conduct {
+        vlans: VlanPolicy::Trunk { allowed: vec![10, 11, 12, 30], native: Some(5) },
+        isolated: true,
+        storm: Some(StormLimits { broadcast: Some(7), multicast: None, unknown: Some(1000) }),
+        stations: vec!["02:00:00:00:00:01".parse().unwrap(), "02:00:00:00:00:02".parse().unwrap()],
+    };
+    assert_eq!(conduct, expected);
+    let spec = bench.topology.wire_spec(node.endpoints[0].id).unwrap();
+    assert_eq!((spec.kind, spec.bare), (WireKind::Tap, true));
+    let detail = bench.topology.node_detail(&bench.get("a"));
+    let shown = &detail.network_settings.networks["app"].driver_opts;
+    assert_eq!(shown["portolan.vlan"], "trunk:30,10-12,native:5");
+    assert_eq!(shown.len(), options.len());
+    bench.check();
+}
+
+#[test]
+fn vlans_are_read_and_others_refused() {
+    let conduct = |value: &str| {
+        let mut bench = Bench::new();
+        bench.network("app", &["10.0.0.0/24"]);
+        let networks = vec![wish_with("app", &[("portolan.vlan", value)])];
+        bench.try_node(&NodeCreate { networks, ..node_spec("a", &[]) }).unwrap();
+        bench.topology.wired(bench.get("a").endpoints[0].id, Some(PortId(1)));
+        let of = |command: Command| match command {
+            Command::AttachPort(spec) => Some(spec.conduct.vlans),
+            _ => None,
+        };
+        plan(&Topology::default(), &bench.topology).into_iter().find_map(of).unwrap()
+    };
+    assert_eq!(conduct("access:1"), VlanPolicy::Access(1));
+    assert_eq!(conduct("tunnel:4094"), VlanPolicy::Tunnel(4094));
+    let trunk = |allowed: &[u16], native| VlanPolicy::Trunk { allowed: allowed.to_vec(), native };
+    assert_eq!(conduct("trunk:10,20"), trunk(&[10, 20], None));
+    assert_eq!(conduct("trunk:native:7"), trunk(&[], Some(7)));
+    assert_eq!(conduct("trunk:1-4094"), trunk(&(1..=4094).collect::<Vec<_>>(), None));
+    for value in [
+        "10",
+        "access",
+        "access:",
+        "access:0",
+        "access:4095",
+        "access:+5",
+        "access:10,20",
+        "trunk:",
+        "trunk:20-10",
+        "trunk:10,10",
+        "trunk:10-20,15",
+        "trunk:native:1,native:2",
+        "trunk:1--2",
+        "native:5",
+        "tunnel:65536",
+        "trunk:10,",
+        "",
+    ] {
+        assert_eq!(
+            wrong_of_endpoint(&[("portolan.vlan", value)]),
+            format!(
+                "portolan.vlan={value}: access:ID, tunnel:ID or trunk:ID,FIRST-LAST,native:ID is needed, each ID from 1 to \
+                 4094 and given once"
+            )
+        );
+    }
+}
+
+#[test]
+fn what_is_wrong_with_an_option_of_an_endpoint_is_told() {
+    assert_eq!(
+        wrong_of_endpoint(&[("portolan.wire", "tun")]),
+        "portolan.wire=tun: one of veth, tap is needed"
+    );
+    assert_eq!(
+        wrong_of_endpoint(&[("portolan.mode", "hub")]),
+        "portolan.mode is an option of networks: give it to network create, as -o"
+    );
+    assert_eq!(
+        wrong_of_endpoint(&[("portolan.vlans", "10")]),
+        "there is no driver option portolan.vlans: there are portolan.vlan, portolan.isolated, portolan.storm, \
+         portolan.stations, portolan.wire, portolan.configure"
+    );
+    for value in ["", "ff:ff:ff:ff:ff:ff", "02:00:00:00:00:01,02:00:00:00:00:01", "router"] {
+        assert_eq!(
+            wrong_of_endpoint(&[("portolan.stations", value)]),
+            format!(
+                "portolan.stations={value}: at most 64 hardware addresses of stations are needed, parted by commas, each once"
+            )
+        );
+    }
+}
+
+#[test]
+fn stations_are_nobody_elses_until_their_endpoint_goes() {
+    let mut bench = Bench::new();
+    bench.try_network(&with("app", &["10.0.0.0/24"], &[("portolan.guard", "off")])).unwrap();
+    let behind = wish_with("app", &[("portolan.stations", "02:00:00:00:00:01")]);
+    let node = |name: &str, wish: &EndpointCreate| NodeCreate {
+        networks: vec![wish.clone()],
+        ..node_spec(name, &[])
+    };
+    bench.try_node(&node("a", &behind)).unwrap();
+    let (kind, message) = refused(bench.try_node(&node("b", &behind)));
+    assert_eq!(kind, RefusalKind::Conflict);
+    assert_eq!(
+        message,
+        "portolan.stations: hardware address 02:00:00:00:00:01 is already in use on network app"
+    );
+    let mac = Some("02:00:00:00:00:01".parse().unwrap());
+    let (kind, message) =
+        refused(bench.try_node(&node("b", &EndpointCreate { mac_address: mac, ..wish("app") })));
+    assert_eq!(kind, RefusalKind::Conflict);
+    assert_eq!(message, "hardware address 02:00:00:00:00:01 is already in use on network app");
+    bench.topology.remove_node("a", true).unwrap();
+    bench.try_node(&node("b", &behind)).unwrap();
+    bench.check();
+    bench.network("guarded", &["10.1.0.0/24"]);
+    let warnings = bench
+        .connect("guarded", "b", &wish_with("", &[("portolan.stations", "02:00:00:00:00:01")]))
+        .unwrap();
+    assert_eq!(
+        warnings,
+        [
+            "the guard of network guarded drops what the stations behind the endpoint send: they only hear, unless the network \
+          is made with -o portolan.guard=off"
+        ]
+    );
+}
+
+#[test]
+fn a_wire_has_two_ends_and_neither_guard_nor_gateway() {
+    let mut bench = Bench::new();
+    let warnings =
+        bench.try_network(&with("line", &["10.0.0.0/31"], &[("portolan.mode", "wire")])).unwrap();
+    assert_eq!(warnings, Vec::<String>::new());
+    let spec = told(&bench, "line");
+    assert_eq!(spec.carriage, Carriage { mode: Mode::Wire, ..Carriage::default() });
+    assert!(!spec.guard && spec.gateways.is_empty() && spec.egress.internal);
+    assert_eq!(spec.services, ServiceSpec::default());
+    let detail = bench.topology.network_detail(bench.topology.network("line").unwrap());
+    assert_eq!(detail.options["portolan.guard"], "off");
+    assert_eq!(detail.ipam.config[0].gateway, None);
+
+    let a = bench.node("a", &["line"]);
+    bench.node("b", &["line"]);
+    let wire = bench.topology.wire_specs(&a).remove(0);
+    assert_eq!((wire.gateway4, wire.gateway6), (None, None));
+    assert_eq!(wire.addresses, ["10.0.0.0/31".parse::<ipnet::IpNet>().unwrap()]);
+    assert!(!bench.topology.etc_files(&a).resolv_conf.contains("nameserver"));
+    let (kind, message) = refused(bench.try_node(&node_spec("c", &["line"])));
+    assert_eq!(kind, RefusalKind::Conflict);
+    assert!(
+        message.starts_with("network line is a wire, and its two ends are a and b: disconnect one, or make another network")
+            || message.starts_with("network line is a wire, and its two ends are b and a: disconnect one, or make another network"),
+        "{message}"
+    );
+    bench.topology.disconnect("line", "a", false).unwrap();
+    bench.try_node(&node_spec("c", &["line"])).unwrap();
+    bench.topology.disconnect("line", "c", false).unwrap();
+    let wish = wish_with("", &[("portolan.vlan", "access:1")]);
+    let (kind, message) = refused(bench.connect("line", "a", &wish));
+    assert_eq!(kind, RefusalKind::Invalid);
+    assert_eq!(
+        message,
+        "portolan.vlan has no effect on network line, a wire that passes whatever comes: drop it"
+    );
+    let chosen = bench.try_network(&with("auto", &[], &[("portolan.mode", "wire")]));
+    assert_eq!(chosen, Ok(vec![]));
+    assert_eq!(told(&bench, "auto").gateways, []);
+}
+
+#[test]
+fn endpoints_keep_out_of_the_range_of_strangers_unless_one_asks_for_an_address_of_it() {
+    let mut bench = Bench::new();
+    let options = [("portolan.guard", "off"), ("portolan.dhcp_range", "10.0.0.3-10.0.0.5")];
+    bench.try_network(&with("app", &["10.0.0.0/29"], &options)).unwrap();
+    let address = |bench: &Bench, name: &str| bench.get(name).endpoints[0].ipv4_addr().unwrap();
+    for (name, last) in [("a", 2), ("b", 6)] {
+        bench.node(name, &["app"]);
+        assert_eq!(address(&bench, name).octets(), [10, 0, 0, last]);
+    }
+    let (kind, _) = refused(bench.try_node(&node_spec("c", &["app"])));
+    assert_eq!(kind, RefusalKind::Conflict);
+    let asked = NodeCreate { networks: vec![wish_ip("app", "10.0.0.4")], ..node_spec("c", &[]) };
+    bench.try_node(&asked).unwrap();
+    assert_eq!(address(&bench, "c").octets(), [10, 0, 0, 4]);
+    bench.check();
+}
+
+#[test]
+fn what_a_stranger_has_leased_is_given_to_nobody_but_him() {
+    let mut bench = Bench::new();
+    bench.try_network(&with("app", &["10.0.0.0/24"], &[("portolan.guard", "off")])).unwrap();
+    bench.network("guarded", &["10.0.0.0/24"]);
+    let (id, _) = bench.topology.lends("app").unwrap();
+    assert_eq!(bench.topology.lends("guarded"), None);
+    assert_eq!(bench.topology.lends("host"), None);
+    let mac = "02:00:00:00:00:09".parse().unwrap();
+    let leased = [2, 3, 5].map(|last| (IpAddr::from([10, 0, 0, last]), mac));
+    bench.topology.set_leased(id, leased.into());
+    let address = |bench: &Bench, name: &str| bench.get(name).endpoints[0].ipv4_addr().unwrap();
+    for (name, last) in [("a", 4), ("b", 6)] {
+        bench.node(name, &["app"]);
+        assert_eq!(address(&bench, name).octets(), [10, 0, 0, last]);
+    }
+    let asked = |mac_address| NodeCreate {
+        networks: vec![EndpointCreate { mac_address, ..wish_ip("app", "10.0.0.3") }],
+        ..node_spec("c", &[])
+    };
+    let (kind, message) = refused(bench.try_node(&asked(None)));
+    assert_eq!(kind, RefusalKind::Conflict);
+    assert_eq!(
+        message,
+        "IP address 10.0.0.3 is leased to 02:00:00:00:00:09 on network app: choose another, or wait until the lease ends"
+    );
+    bench.try_node(&asked(Some(mac))).unwrap();
+    bench.topology.set_leased(id, BTreeMap::new());
+    bench.node("d", &["app"]);
+    assert_eq!(address(&bench, "d").octets(), [10, 0, 0, 2]);
+    bench.check();
+}
