@@ -6,7 +6,7 @@
 //! knows no lease: who renews an address of the pool that nobody else has goes on with it.
 //!
 //! An address that was not lent since the server was made may be in use. Before anybody gets it, the link is asked
-//! ([`Server::take_probes`]); when [`PROBE_WAIT`] has passed without an answer ([`Server::heard`]), the message is taken up again
+//! ([`Server::next_probe`]); when [`PROBE_WAIT`] has passed without an answer ([`Server::heard`]), the message is taken up again
 //! ([`Server::run_out`]). The voice of the client itself does not count.
 //!
 //! There is one server on a link, which says so (preference 255), so that clients do not wait for others. Temporary addresses
@@ -79,8 +79,17 @@ pub struct Change {
     pub lease: Lease<Ipv6Addr>,
 }
 
+/// Why a message is not served.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Refusal {
+    /// It is none of a client.
+    Malformed,
+    /// It is for another server, or for one that gives addresses where this one does not, or not for any (RFC 8415, section 16).
+    NotForUs,
+}
+
 /// The server of one link.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Server {
     spec: Dhcp6,
     duid: [u8; 10],
@@ -95,7 +104,7 @@ pub struct Server {
 }
 
 /// A message that waits for an address to be found free.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Waiting {
     from: Origin,
     message: Box<[u8]>,
@@ -117,7 +126,7 @@ enum Wish {
 }
 
 /// What a client is told of one association.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Told {
     /// Its addresses.
     given: Vec<Ipv6Addr>,
@@ -178,15 +187,20 @@ impl Server {
         self.note(Happened::Ended, ended);
     }
 
-    /// Takes a message, and returns the reply where there is one at once. None comes of one that is malformed, not meant for
-    /// this server, or not for any (RFC 8415, section 16).
-    pub fn receive(&mut self, bytes: &[u8], from: Origin, now: Duration) -> Option<Reply> {
-        let bytes = Some(bytes).filter(|bytes| bytes.len() <= MESSAGE_MAX)?;
-        let message = &Message::read(bytes)?;
+    /// Takes a message, and returns the reply where there is one at once.
+    pub fn receive(
+        &mut self,
+        bytes: &[u8],
+        from: Origin,
+        now: Duration,
+    ) -> Result<Option<Reply>, Refusal> {
+        let message = Some(bytes).filter(|bytes| bytes.len() <= MESSAGE_MAX);
+        let message = &message.and_then(Message::read).ok_or(Refusal::Malformed)?;
         if message.kind == kind::INFORMATION_REQUEST {
-            return self.inform(message).map(|message| Reply { to: from, message });
+            let message = self.inform(message).ok_or(Refusal::NotForUs)?;
+            return Ok(Some(Reply { to: from, message }));
         }
-        let duid = message.client?;
+        let duid = message.client.ok_or(Refusal::NotForUs)?;
         let for_this = match message.kind {
             kind::SOLICIT | kind::CONFIRM | kind::REBIND => message.server.is_none(),
             kind::REQUEST | kind::RENEW | kind::RELEASE | kind::DECLINE => {
@@ -195,12 +209,12 @@ impl Server {
             _ => false,
         };
         if !for_this || !self.spec.stateful {
-            return None;
+            return Err(Refusal::NotForUs);
         }
         let own = self.table.endpoint(from.port, from.hardware);
         let own = own.map(|endpoint| endpoint.addresses.iter().copied().take(OWN_MAX).collect());
         let call = Call { server: self, from, bytes, message, duid, now, own, waits: false };
-        call.run().map(|message| Reply { to: from, message })
+        Ok(call.run().map(|message| Reply { to: from, message }))
     }
 
     /// Somebody was heard to use an address. Where a client waits for it to be found free, that is settled with the next call of
@@ -216,9 +230,9 @@ impl Server {
         waiting.taken = true;
     }
 
-    /// The addresses to be asked for by neighbor solicitations since the last call.
-    pub fn take_probes(&mut self) -> Vec<Ipv6Addr> {
-        std::mem::take(&mut self.asked)
+    /// The next address to be asked for by a neighbor solicitation.
+    pub fn next_probe(&mut self) -> Option<Ipv6Addr> {
+        self.asked.pop()
     }
 
     /// What became of leases since the last call, in order.
@@ -243,9 +257,8 @@ impl Server {
             } else {
                 self.table.prove(address);
             }
-            let reply = self.receive(&waiting.message, waiting.from, now);
-            if reply.is_some() {
-                return reply;
+            if let Ok(Some(reply)) = self.receive(&waiting.message, waiting.from, now) {
+                return Some(reply);
             }
         }
         while let Some(lease) = self.table.expire(now) {

@@ -87,7 +87,7 @@ impl Network {
             ports: Vec::new(),
             stations: Fdb::new(seed),
             gateway: Gateway::new(&spec),
-            services: Services::new(spec.services, spec.guard),
+            services: Services::new(spec.services, spec.mac, spec.guard),
             neighbors: Neighbors::new(seed),
             loops: Loops::new(carriage.loops),
             snooping: carriage.snooping.then(Snooping::new),
@@ -262,6 +262,7 @@ impl Network {
             shared.for_all.push(made);
         }
         self.gateway.run_dhcp(&mut self.services, turn, shared, now);
+        self.gateway.run_dhcp6(&mut self.services, turn, shared, now);
         self.flood_made(turn, shared);
         self.settle(shared, now);
     }

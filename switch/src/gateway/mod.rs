@@ -15,6 +15,7 @@
 
 mod arp;
 mod dhcp;
+mod dhcp6;
 mod dns;
 pub(crate) mod dns_tcp;
 pub(crate) mod forward;
@@ -181,6 +182,7 @@ impl Gateway {
                     let frame = frame.bytes();
                     ndp::target(&ip, frame).is_some_and(|target| self.has_v6(target))
                         || (services.adverts().is_some() && router_advert::asks(&ip, frame))
+                        || self.asks_dhcp6(&ip, frame, services)
                 }
                 _ => false,
             },
@@ -264,6 +266,17 @@ impl Call<'_, '_, '_> {
         }
         if self.gateway.asks_dhcp(&ip, frame.bytes(), self.asker.services) {
             return self.dhcp(&ip).map(|()| Outcome::Consumed);
+        }
+        if self.gateway.asks_dhcp6(&ip, frame.bytes(), self.asker.services) {
+            return self.dhcp6(&ip).map(|()| Outcome::Consumed);
+        }
+        if let Some(address) = ndp::advertised(&ip, frame.bytes())
+            && self.gateway.has(ip.dst)
+            && self.asker.services.dhcp6().is_some()
+        {
+            self.verify(&ip)?;
+            self.neighbor_advert(address);
+            return Ok(Outcome::Consumed);
         }
         if !self.gateway.is_host(ip.src) {
             return Err(DropReason::BadSource);

@@ -5,11 +5,13 @@ use std::net::{IpAddr, Ipv6Addr};
 use portolan_nat::write::Header;
 
 use crate::drops::DropReason;
-use crate::headers::{Ip, protocol};
+use crate::frame::{FrameIdx, FrameTable};
+use crate::headers::{ETHERNET_LEN, Ip, ethertype, protocol};
 use crate::ids::MacAddr;
 
 use super::Call;
-use super::reply::Packet;
+use super::reply::{IPV6_LEN, Packet, ethernet};
+use super::services::moment;
 
 const NEIGHBOR_SOLICIT: u8 = 135;
 const NEIGHBOR_ADVERT: u8 = 136;
@@ -38,6 +40,40 @@ pub(crate) fn target(ip: &Ip, frame: &[u8]) -> Option<Ipv6Addr> {
     let target = message.get(8..)?.first_chunk::<16>().copied()?;
     (message[0] == NEIGHBOR_SOLICIT).then(|| target.into())
 }
+
+/// The address that a neighbor advertisement speaks for.
+pub(super) fn advertised(ip: &Ip, frame: &[u8]) -> Option<Ipv6Addr> {
+    let message = ip.transport(frame);
+    let discovery = ip.protocol == protocol::ICMPV6 && ip.src.is_ipv6() && !ip.is_fragment();
+    let target = message.get(8..)?.first_chunk::<16>().copied()?;
+    (discovery && message[0] == NEIGHBOR_ADVERT).then(|| target.into())
+}
+
+/// A solicitation for an address that somebody may have; none where there is no room for it.
+pub(super) fn solicit(
+    mac: MacAddr,
+    own: Ipv6Addr,
+    address: Ipv6Addr,
+    frames: &mut FrameTable<'_>,
+) -> Option<FrameIdx> {
+    let [.., a, b, c] = address.octets();
+    let group = Ipv6Addr::from_bits(SOLICITED_NODES | u128::from(u32::from_be_bytes([0, a, b, c])));
+    let made = frames.make(ETHERNET_LEN + IPV6_LEN + FIXED_LEN + 8)?;
+    let frame = frames.get_mut(made).bytes_mut();
+    ethernet(frame, MacAddr([0x33, 0x33, 0xff, a, b, c]), mac, ethertype::IPV6);
+    let packet = &mut frame[ETHERNET_LEN..];
+    let message = &mut packet[IPV6_LEN..];
+    message[0] = NEIGHBOR_SOLICIT;
+    message[8..24].copy_from_slice(&address.octets());
+    message[24..26].copy_from_slice(&[SOURCE_LINK_LAYER, 1]);
+    message[26..32].copy_from_slice(&mac.0);
+    let header = Header::new(own.into(), group.into(), protocol::ICMPV6);
+    Header { hop_limit: ON_LINK, ..header }.seal(packet, 2);
+    Some(made)
+}
+
+/// The groups of those who have addresses with the same last 24 bits.
+const SOLICITED_NODES: u128 = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 1, 0xff00, 0).to_bits();
 
 /// Whether the solicitation is one that RFC 4861, section 7.1.1, does not have discarded.
 pub(crate) fn is_valid(ip: &Ip, frame: &[u8]) -> bool {
@@ -69,6 +105,15 @@ fn is_solicited_node(address: IpAddr) -> bool {
 }
 
 impl Call<'_, '_, '_> {
+    /// Hears an advertisement. It changes nothing, for there is no table to poison; but whoever speaks for an address that DHCPv6
+    /// is about to lend has it already.
+    pub(super) fn neighbor_advert(&mut self, address: Ipv6Addr) {
+        let (hardware, now) = (self.asker.mac.0, moment(self.now));
+        if let Some(server) = self.asker.services.dhcp6_mut() {
+            server.heard(address, hardware, now);
+        }
+    }
+
     /// Answers a solicitation for one of the gateway's addresses. One who only probes whether the address is free has no
     /// address of its own yet: it gets the answer as all nodes would (RFC 4861, section 7.2.4).
     pub(super) fn ndp(&mut self, ip: &Ip) -> Result<(), DropReason> {

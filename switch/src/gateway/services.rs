@@ -3,14 +3,16 @@
 //! Their rules are those of `portolan_dhcp`; what is here carries their messages between them and the wire, and keeps them
 //! told of the endpoints, whose addresses they repeat.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Duration;
 
 use portolan_dhcp::dns::zone::Lodger;
-use portolan_dhcp::v4::{self, Change, Happened};
+use portolan_dhcp::lease::{Address, Client, Row};
+use portolan_dhcp::v4::{self, Happened};
+use portolan_dhcp::v6;
 use portolan_nat::inside::Zone;
 
-use crate::command::{Event, LeaseChange, LeaseRow, PortSpec, ServiceSpec};
+use crate::command::{Dhcp4, Dhcp6, Event, LeaseChange, LeaseRow, PortSpec, ServiceSpec};
 use crate::datapath::{Shared, zone_key};
 use crate::ids::{MacAddr, NetworkId, PortId, Time};
 use crate::neighbor::{Learning, Neighbors};
@@ -18,24 +20,26 @@ use crate::neighbor::{Learning, Neighbors};
 use super::router_advert::Adverts;
 
 /// The servers of one network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Services {
-    spec: ServiceSpec,
     adverts: Option<Adverts>,
     dhcp4: Option<v4::Server>,
+    dhcp6: Option<v6::Server>,
 }
 
 impl Services {
-    /// Servers that know no endpoint yet.
-    pub(crate) fn new(mut spec: ServiceSpec, guard: bool) -> Services {
-        let dhcp4 = spec.dhcp4.take().map(|mut told| {
-            // There are no strangers where there is a guard.
-            if guard {
-                told.pool.clear();
-            }
-            v4::Server::new(told)
+    /// Servers that know no endpoint yet, of the gateway with the hardware address `mac`.
+    pub(crate) fn new(spec: ServiceSpec, mac: MacAddr, guard: bool) -> Services {
+        // There are no strangers where there is a guard.
+        let dhcp4 = spec.dhcp4.map(|told| {
+            let pool = if guard { Vec::new() } else { told.pool };
+            v4::Server::new(Dhcp4 { pool, ..told })
         });
-        Services { adverts: spec.advert.clone().map(Adverts::new), dhcp4, spec }
+        let dhcp6 = spec.dhcp6.map(|told| {
+            let pool = if guard { Vec::new() } else { told.pool };
+            v6::Server::new(Dhcp6 { pool, ..told }, mac.0)
+        });
+        Services { adverts: spec.advert.map(Adverts::new), dhcp4, dhcp6 }
     }
 
     /// An endpoint comes: its addresses are its own from now on.
@@ -47,6 +51,13 @@ impl Services {
             });
             server.attach(spec.id.0, spec.mac.0, own.collect());
         }
+        if let Some(server) = &mut self.dhcp6 {
+            let own = spec.addresses.iter().filter_map(|address| match address {
+                IpAddr::V6(address) => Some(*address),
+                IpAddr::V4(_) => None,
+            });
+            server.attach(spec.id.0, spec.mac.0, own.collect());
+        }
     }
 
     /// An endpoint goes, and the leases of whoever was behind it.
@@ -55,6 +66,9 @@ impl Services {
             adverts.detach(port);
         }
         if let Some(server) = &mut self.dhcp4 {
+            server.detach(port.0);
+        }
+        if let Some(server) = &mut self.dhcp6 {
             server.detach(port.0);
         }
     }
@@ -69,6 +83,16 @@ impl Services {
         self.dhcp4.as_mut()
     }
 
+    /// Its server of DHCPv6, where it has one.
+    pub(crate) fn dhcp6(&self) -> Option<&v6::Server> {
+        self.dhcp6.as_ref()
+    }
+
+    /// As [`Services::dhcp6`], to change.
+    pub(crate) fn dhcp6_mut(&mut self) -> Option<&mut v6::Server> {
+        self.dhcp6.as_mut()
+    }
+
     /// Makes known what has become of leases: to the names of the network, to its neighbors, and to whoever looks on.
     pub(crate) fn settle(
         &mut self,
@@ -77,38 +101,14 @@ impl Services {
         shared: &mut Shared,
         now: Time,
     ) {
-        let Some(server) = &mut self.dhcp4 else { return };
-        for Change { happened, lease } in server.take_changes() {
-            let (client, address) = (&lease.client, IpAddr::V4(lease.address));
-            let given = matches!(happened, Happened::Given | Happened::Renewed);
-            let port = PortId(client.port);
-            let mac = MacAddr(client.hardware);
-            if given {
-                let learned = neighbors.learn(address, port, mac, now);
-                if let (Learning::Instead(other), Some(sockets)) = (learned, &mut shared.sockets) {
-                    sockets.forget(Zone(network.0), other);
-                }
-                let to = Lodger(client.port, client.hardware);
-                match &client.hostname {
-                    Some(name) => _ = shared.names.lend(zone_key(network), name, to, address),
-                    None => shared.names.end_lent(zone_key(network), address),
-                }
-            } else {
-                shared.names.end_lent(zone_key(network), address);
-                if neighbors.forget(address, port)
-                    && let Some(sockets) = &mut shared.sockets
-                {
-                    sockets.forget(Zone(network.0), address);
-                }
-            }
-            let change = match happened {
-                Happened::Renewed => continue,
-                Happened::Given => LeaseChange::Given,
-                Happened::Released => LeaseChange::Released,
-                Happened::Ended => LeaseChange::Expired,
-                Happened::Declined => LeaseChange::Declined,
-            };
-            shared.events.push(Event::Lease { network, change, port, mac, address });
+        let mut settling = Settling { network, neighbors, shared, now };
+        for change in self.dhcp4.iter_mut().flat_map(v4::Server::take_changes) {
+            let lease = change.lease;
+            settling.settle(change.happened, &lease.client, lease.address.into());
+        }
+        for change in self.dhcp6.iter_mut().flat_map(v6::Server::take_changes) {
+            let lease = change.lease;
+            settling.settle(change.happened, &lease.client, lease.address.into());
         }
     }
 
@@ -126,31 +126,81 @@ impl Services {
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let adverts = self.adverts().and_then(Adverts::next_timeout);
         let dhcp4 = self.dhcp4().and_then(v4::Server::next_timeout).map(time);
-        [adverts, dhcp4].into_iter().flatten().min()
+        let dhcp6 = self.dhcp6().and_then(v6::Server::next_timeout).map(time);
+        [adverts, dhcp4, dhcp6].into_iter().flatten().min()
     }
 
     /// How many leases strangers have.
     pub(crate) fn lease_count(&self) -> usize {
-        self.dhcp4().map_or(0, v4::Server::bound)
+        let v4 = self.dhcp4().map_or(0, v4::Server::bound);
+        v4 + self.dhcp6().map_or(0, v6::Server::bound)
     }
 
-    /// At most `limit` leases behind `after`, in order of address.
+    /// At most `limit` leases behind `after`, in order of address: those of IPv4 come first.
     pub(crate) fn leases(&self, after: Option<IpAddr>, limit: usize) -> Vec<LeaseRow> {
-        let after: Option<Ipv4Addr> = match after {
-            Some(IpAddr::V6(_)) => return Vec::new(),
-            Some(IpAddr::V4(after)) => Some(after),
-            None => None,
+        let (after_v4, after_v6) = match after {
+            None => (Some(None), None),
+            Some(IpAddr::V4(after)) => (Some(Some(after)), None),
+            Some(IpAddr::V6(after)) => (None, Some(after)),
         };
-        let rows = self.dhcp4().map(|server| server.rows(after, limit)).unwrap_or_default();
-        let rows = rows.into_iter().map(|row| LeaseRow {
-            address: row.address.into(),
-            mac: MacAddr(row.client.hardware),
-            client: row.client.name.into(),
-            hostname: row.client.hostname.map(String::from),
-            port: PortId(row.client.port),
-            expires: row.until.map(time),
-        });
-        rows.collect()
+        let v4 = self.dhcp4().zip(after_v4).map(|(server, after)| server.rows(after, limit));
+        let mut rows: Vec<LeaseRow> = v4.into_iter().flatten().map(lease_row).collect();
+        let left = limit - rows.len();
+        let v6 = self.dhcp6().map(|server| server.rows(after_v6, left));
+        rows.extend(v6.into_iter().flatten().map(lease_row));
+        rows
+    }
+}
+
+fn lease_row<A: Address + Into<IpAddr>>(row: Row<A>) -> LeaseRow {
+    LeaseRow {
+        address: row.address.into(),
+        mac: MacAddr(row.client.hardware),
+        client: row.client.name.into(),
+        hostname: row.client.hostname.map(String::from),
+        port: PortId(row.client.port),
+        expires: row.until.map(time),
+    }
+}
+
+/// Where what has become of leases is made known.
+struct Settling<'s> {
+    network: NetworkId,
+    neighbors: &'s mut Neighbors,
+    shared: &'s mut Shared,
+    now: Time,
+}
+
+impl Settling<'_> {
+    fn settle(&mut self, happened: Happened, client: &Client, address: IpAddr) {
+        let (port, mac) = (PortId(client.port), MacAddr(client.hardware));
+        let (zone, names) = (zone_key(self.network), &mut self.shared.names);
+        let forgotten = if matches!(happened, Happened::Given | Happened::Renewed) {
+            let to = Lodger(client.port, client.hardware);
+            match &client.hostname {
+                Some(name) => _ = names.lend(zone, name, to, address),
+                None => names.end_lent(zone, address),
+            }
+            match self.neighbors.learn(address, port, mac, self.now) {
+                Learning::Instead(other) => Some(other),
+                Learning::Known | Learning::Refused => None,
+            }
+        } else {
+            names.end_lent(zone, address);
+            self.neighbors.forget(address, port).then_some(address)
+        };
+        if let (Some(address), Some(sockets)) = (forgotten, &mut self.shared.sockets) {
+            sockets.forget(Zone(self.network.0), address);
+        }
+        let change = match happened {
+            Happened::Renewed => return,
+            Happened::Given => LeaseChange::Given,
+            Happened::Released => LeaseChange::Released,
+            Happened::Ended => LeaseChange::Expired,
+            Happened::Declined => LeaseChange::Declined,
+        };
+        let network = self.network;
+        self.shared.events.push(Event::Lease { network, change, port, mac, address });
     }
 }
 

@@ -167,7 +167,10 @@ impl Walk<'_, '_, '_> {
         if dst.is_group() {
             let keeps = || {
                 let (frame, services) = (self.frame().bytes(), &network.services);
-                network.guard && network.gateway.hears(layout, frame, services)
+                let gateway = &network.gateway;
+                network.guard
+                    && (gateway.hears(layout, frame, services)
+                        || gateway.hears_v6(layout, frame, services))
             };
             return if is_reserved(dst) {
                 Err(DropReason::ReservedGroup)
