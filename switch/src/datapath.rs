@@ -552,6 +552,8 @@ impl Datapath {
         let of_port = find(&mut self.networks, network).expect("a port's network exists");
         let gone = of_port.detach(id);
         of_port.settle(&mut self.shared, now);
+        let due = of_port.next_timeout();
+        self.note_due(due);
         self.shared.connections.close_port(id);
         self.shared.forwarding.close_port(id);
         self.forget(network, &gone);

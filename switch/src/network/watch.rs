@@ -183,3 +183,6 @@ fn write_probe(probe: &Probe, gateway: MacAddr, frames: &mut FrameTable<'_>) -> 
 fn tag_of(vlan: u16) -> Option<VlanTag> {
     (vlan != UNTAGGED).then_some(VlanTag { tpid: ethertype::VLAN, tci: vlan })
 }
+
+#[cfg(test)]
+mod tests;
