@@ -12,6 +12,7 @@ pub use portolan_nat::sockets::{FlowRow, Limits, Publication, PublicationId, Tra
 
 use crate::drops::{DropCounts, DropReason};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
+pub use crate::trace::{Explanation, Piece, Question, Receiver, Stage, Step};
 
 /// One step from the present towards the desired state.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -353,6 +354,8 @@ pub enum Answer {
     },
     /// How full the tables are.
     Tally(Tally),
+    /// What would become of a frame.
+    Explained(Box<Explanation>),
     /// There is no such network.
     NoNetwork,
 }
@@ -370,8 +373,6 @@ pub struct Tally {
     pub echo: usize,
     /// DNS connections that are open at the gateways.
     pub dns_connections: usize,
-    /// Events that found no room, ever.
-    pub lost_events: u64,
     /// What was dropped of frames of ports that belong to no network.
     pub adrift: DropCounts,
 }

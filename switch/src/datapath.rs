@@ -10,6 +10,8 @@
 //! Commands are staged until their commit and then applied at once, so that no frame sees half a change. They were validated
 //! against the desired state before they came here: one that does not fit is a bug, and asserted.
 
+mod explain;
+
 use std::collections::VecDeque;
 
 use std::net::{IpAddr, SocketAddr};
@@ -28,10 +30,13 @@ use crate::frame::FrameIdx;
 use crate::gateway::dns_tcp::Pool;
 use crate::gateway::forward::{Forwarding, Ways};
 use crate::ids::{NetworkId, NodeId, PortId, Time};
+#[cfg(test)]
+use crate::neighbor::Neighbor;
 use crate::network::Network;
 use crate::outbox::Entry;
 use crate::policy::{Origin, Prefixes};
 use crate::router::Aside;
+use crate::trace::Trace;
 use crate::turn::Turn;
 use crate::uplink::Lans;
 
@@ -114,6 +119,8 @@ pub(crate) struct Shared {
     pub(crate) for_all: Vec<FrameIdx>,
     /// The way out; none as long as nothing leads out.
     pub(crate) sockets: Option<Sockets>,
+    /// Where the walk tells of itself; none while nobody has asked about a frame.
+    pub(crate) trace: Option<Box<Trace>>,
 }
 
 /// The pure core of the switch. One thread owns it; it holds no lock, reads no clock and opens nothing.
@@ -148,6 +155,7 @@ impl Datapath {
                 aside: Vec::new(),
                 for_all: Vec::new(),
                 sockets: None,
+                trace: None,
             },
             prefixes: Prefixes::default(),
             staged: Vec::new(),
@@ -471,6 +479,12 @@ impl Datapath {
     /// What struck frames of ports that belonged to no network.
     pub fn adrift(&self) -> &DropCounts {
         &self.adrift
+    }
+
+    /// Whom a network's gateway finds under an address.
+    #[cfg(test)]
+    pub(crate) fn neighbor(&self, id: NetworkId, address: IpAddr) -> Option<Neighbor> {
+        self.networks.get(id.0 as usize)?.as_ref()?.neighbor(address)
     }
 
     /// How many DNS connections are open.

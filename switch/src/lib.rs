@@ -8,6 +8,7 @@
 pub mod capture;
 pub mod command;
 pub mod datapath;
+pub mod describe;
 pub mod drops;
 pub mod fdb;
 pub mod frame;
@@ -29,6 +30,7 @@ mod router;
 pub mod segment;
 pub mod snooping;
 pub mod storm;
+pub mod trace;
 pub mod turn;
 mod uplink;
 pub mod vlan;

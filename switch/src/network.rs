@@ -269,7 +269,10 @@ impl Network {
 
     /// Makes known what has become of leases.
     pub(crate) fn settle(&mut self, shared: &mut Shared, now: Time) {
-        self.services.settle(self.id, &mut self.neighbors, shared, now);
+        // Flows and names are only lent to a walk that is but asked about.
+        if shared.trace.is_none() {
+            self.services.settle(self.id, &mut self.neighbors, shared, now);
+        }
     }
 
     /// When [`Network::handle_timeout`] wants to be called, at the earliest.
@@ -302,6 +305,12 @@ impl Network {
     pub fn counters(&self) -> Answer {
         let ports = self.ports.iter().map(|port| port.counters().clone()).collect();
         Answer::Counters { ports, departed: self.departed.clone() }
+    }
+
+    /// What was dropped of a port's frames.
+    pub(crate) fn drops(&self, port: PortId) -> DropCounts {
+        let at = self.find(port);
+        at.map(|at| self.ports[at].counters().drops.clone()).unwrap_or_default()
     }
 
     /// Counts what a port was sent.

@@ -10,6 +10,7 @@ use crate::datapath::host_key;
 use crate::drops::DropReason;
 use crate::headers::Ip;
 use crate::ids::NetworkId;
+use crate::trace::Stage;
 
 use super::Call;
 use super::forward::Client;
@@ -63,6 +64,8 @@ impl Call<'_, '_, '_> {
                 let (names, random) = (&self.shared.names, &mut *self.turn.random);
                 let forwarding = &mut self.shared.forwarding;
                 if forwarding.ask(names, node, client, question, self.now, random) {
+                    let say = || vec!["the name is not ours: other name servers are asked".into()];
+                    self.shared.tell(Stage::Gateway, say);
                     return Ok(());
                 }
                 refusal

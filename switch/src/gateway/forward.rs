@@ -144,6 +144,16 @@ impl Forwarding {
         self.sockets_max = (limits.flows / 4).clamp(1, forward::QUESTIONS_MAX);
     }
 
+    /// One that would ask the same servers, of which nobody has asked anything yet.
+    pub(crate) fn shadow(&self) -> Forwarding {
+        Forwarding {
+            upstreams: self.upstreams.clone(),
+            own: self.own.clone(),
+            sockets_max: self.sockets_max,
+            ..Forwarding::default()
+        }
+    }
+
     /// The host's servers are these from now on.
     pub(crate) fn set_upstreams(&mut self, upstreams: Vec<SocketAddr>) {
         self.upstreams = Some(upstreams);

@@ -4,6 +4,7 @@ use portolan_nat::sockets::Transport;
 
 use crate::drops::DropReason;
 use crate::headers::Ip;
+use crate::trace::Stage;
 
 use super::Call;
 use super::dns::PORT;
@@ -72,6 +73,11 @@ impl Call<'_, '_, '_> {
         // No client sends extension headers here; the stack behind need not cope with them.
         if !plain {
             return Err(DropReason::GatewayUnserved);
+        }
+        if self.shared.trace.is_some() && !segment.opens() {
+            let say = || vec!["of a DNS connection, into which it is not followed".into()];
+            self.shared.tell(Stage::Gateway, say);
+            return Ok(());
         }
         let arrival = Arrival {
             id: ConnectionId {

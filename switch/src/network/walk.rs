@@ -16,6 +16,8 @@
 //!
 //! A network that is a piece of wire has none of this: what comes in at one end goes out at the other.
 
+mod telling;
+
 use crate::command::{Event, Mode};
 use crate::datapath::Shared;
 use crate::drops::DropReason;
@@ -28,6 +30,7 @@ use crate::ids::{MacAddr, PortId, Time};
 use crate::offload;
 use crate::port::Port;
 use crate::router::Aside;
+use crate::trace::Stage;
 use crate::turn::Turn;
 use crate::vlan::{Leave, UNTAGGED};
 
@@ -64,18 +67,25 @@ impl Walk<'_, '_, '_> {
             return self.pass_on();
         }
         let frame = self.turn.frames.get(self.idx);
-        let layout = Layout::of(frame.bytes(), frame.vlan)?;
+        let layout = Layout::of(frame.bytes(), frame.vlan);
+        let layout = self.told(Stage::Read, layout, |_, _| Vec::new())?;
         if self.take_probe(&layout) {
             return Ok(());
         }
-        self.is_open()?;
-        self.admit(&layout)?;
-        self.guard(&layout)?;
-        let layout = self.classify(layout)?;
+        let admitted = self.is_open().and_then(|()| self.admit(&layout));
+        self.told(Stage::Admit, admitted, Walk::say_admitted)?;
+        let guarded = self.guard(&layout);
+        self.told(Stage::Guard, guarded, Walk::say_guarded)?;
+        let classified = self.classify(layout);
+        let layout = self.told(Stage::Vlan, classified, Walk::say_vlan)?;
         self.learn(&layout);
-        let verdict = self.look_up(&layout)?;
+        self.told(Stage::Learn, Ok(layout), Walk::say_learned)?;
+        let verdict = self.look_up(&layout);
+        let verdict =
+            self.told(Stage::LookUp, verdict, |walk, to| walk.say_verdict(&layout, *to))?;
         if layout.dst.is_group() || verdict == Verdict::Flood {
-            self.limit(&layout)?;
+            let limited = self.limit(&layout);
+            self.told(Stage::Limit, limited, |_, ()| Vec::new())?;
         }
         match verdict {
             Verdict::Unicast(to, leave) => {
@@ -238,7 +248,10 @@ impl Walk<'_, '_, '_> {
             Outcome::Aside(ip) => self.set_aside(ip, layout),
             Outcome::Consumed => self.shared.totals.consumed += self.segments,
             Outcome::Dropped(reason) => return Err(reason),
-            Outcome::Ignored => return Err(DropReason::GatewayUnserved),
+            Outcome::Ignored => {
+                let unserved = Err(DropReason::GatewayUnserved);
+                return self.told(Stage::Gateway, unserved, |_, ()| Vec::new());
+            }
         }
         Ok(())
     }
@@ -251,9 +264,11 @@ impl Walk<'_, '_, '_> {
             frame: self.idx,
             services: &mut network.services,
         };
+        let frames = self.turn.frames.len();
         let outcome = network.gateway.input(asker, layout, self.turn, self.shared, self.now);
         network.flood_made(self.turn, self.shared);
         network.settle(self.shared, self.now);
+        self.say_gateway(&outcome, frames);
         outcome
     }
 
