@@ -286,3 +286,6 @@ fn read(device: &OwnedFd, room: &mut [u8]) -> io::Result<usize> {
 fn step(name: &str, error: &io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{name}: {error}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ use crate::offload::{VNET_LEN, write_vnet};
 
 mod growth;
 mod takeover;
+mod taps;
 
 const INSIDE: &str = "PORTOLAN_TEST_INSIDE";
 const NETWORK: NetworkId = NetworkId(0);
@@ -189,6 +190,11 @@ impl Bench {
 
     /// As [`Bench::new`], with what the kernel can do.
     fn with(features: Features, wires: [PacketWire; 2]) -> Bench {
+        Bench::of(features, wires.map(Port::Packet))
+    }
+
+    /// As [`Bench::with`], of ports of any kind.
+    fn of(features: Features, ports: [Port; 2]) -> Bench {
         let bench = Bench::empty(features);
         bench.command(Command::CreateNetwork(NetworkSpec {
             id: NETWORK,
@@ -214,8 +220,8 @@ impl Bench {
             bench.command(Command::AttachPort(spec));
         }
         bench.command(Command::Commit(1));
-        for (i, wire) in wires.into_iter().enumerate() {
-            bench.send(Down::Open(PortId(i as u32), Port::Packet(wire)));
+        for (i, port) in ports.into_iter().enumerate() {
+            bench.send(Down::Open(PortId(i as u32), port));
         }
         bench
     }
@@ -355,9 +361,14 @@ fn train_of_datagrams_is_cut_where_it_cannot_cross() {
 /// Sends ten datagrams as one frame, and returns the sizes of what arrives at the other guest.
 fn train_crosses(features: Features) -> Vec<usize> {
     wires();
-    let a = Guest::new("g0", 64);
-    let mut b = Guest { wire: open("g1", packet::SHAPE), arena: Vec::new() };
     let bench = Bench::with(features, [open("s0", packet::SHAPE), open("s1", packet::SHAPE)]);
+    train_crosses_to("g0", "g1", bench)
+}
+
+/// As [`train_crosses`], by the first port of a bench with that guest to the second with that one.
+fn train_crosses_to(from: &str, to: &str, bench: Bench) -> Vec<usize> {
+    let a = Guest::new(from, 64);
+    let mut b = Guest { wire: open(to, packet::SHAPE), arena: Vec::new() };
     let payload: Vec<u8> = (0..5000_u16).map(|n| (n % 251) as u8).collect();
     let ends = ([10, 0, 0, 1], [10, 0, 0, 2]);
     let packet =
