@@ -405,3 +405,6 @@ impl Captures {
         self.running.iter().position(|capture| capture.spec.id == id)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -229,6 +229,8 @@ pub struct Bench {
     pub arena: usize,
     /// What the last turn put out as it lies on the wires: with the tag where an entry has one.
     pub wires: Vec<(u32, Vec<u8>, Offload)>,
+    /// Ports whose wires take nothing, for that reason.
+    pub refusing: Vec<(u32, DropReason)>,
     random: ChaCha8Rng,
     commits: u64,
 }
@@ -242,6 +244,7 @@ impl Bench {
             now: Time(1_000_000_000),
             arena: 1 << 18,
             wires: Vec::new(),
+            refusing: Vec::new(),
             random: ChaCha8Rng::seed_from_u64(7),
             commits: 0,
         }
@@ -439,6 +442,11 @@ impl Bench {
         let out = outbox.entries().iter();
         let wires = out.clone().map(|entry| on_wire(entry, table.get(entry.frame)));
         self.wires = wires.collect();
+        for entry in outbox.entries() {
+            let refused = self.refusing.iter().find(|(port, _)| *port == entry.port.0);
+            let refused: Vec<_> = refused.iter().map(|(_, reason)| (0, *reason)).collect();
+            self.datapath.show_sent(entry.port, &[*entry], &table, &refused, self.now);
+        }
         out.map(|entry| (entry.port.0, table.get(entry.frame).bytes().to_vec())).collect()
     }
 
