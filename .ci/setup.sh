@@ -49,6 +49,20 @@ need_cargo() {
     cargo --version >/dev/null 2>&1 || cargo --version >&2 || fail "cargo does not run"
 }
 
+# The checker of metrics, as PROMTOOL. It comes with a server that nobody here wants, so only its file is taken.
+need_promtool() {
+    PROMTOOL=$(command -v promtool || true)
+    if [ -z "$PROMTOOL" ]; then
+        PROMTOOL=$PWD/target/promtool/usr/bin/promtool
+        if [ ! -x "$PROMTOOL" ]; then
+            mkdir -p target/promtool
+            (cd target/promtool && apt-get -qq download prometheus >&2 && dpkg-deb --extract prometheus_*.deb .) ||
+                fail "cannot fetch promtool, of the package prometheus"
+        fi
+    fi
+    export PROMTOOL
+}
+
 # Lets ordinary users make user namespaces until the next boot, where the machine is set to forbid it.
 need_user_namespaces() {
     allow kernel.unprivileged_userns_clone 0 1

@@ -184,6 +184,7 @@ impl Lan {
         );
         datapath.apply(Command::Commit(1), Time::ZERO);
         let mut host = SimHost::new(1);
+        host.loopback = true;
         host.anybody = Some(Peer::echo());
         let mut lan = Lan {
             datapath,

@@ -4,11 +4,11 @@
 //! topology, and what comes of it is planned and given to a real switch, which panics where the plan does not fit what it has.
 //! A refusal must change nothing and say something in one line; and what is settled must survive being kept.
 
-use std::fs::File;
 use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::Duration;
 
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{ControlMessage, MsgFlags, sendmsg};
 use portolan::api::types::{
     ConnectRequest, DisconnectRequest, NetworkCreate, NodeCreate, NodeExited, PublishRequest,
@@ -182,14 +182,14 @@ pub fn api(data: &[u8]) {
 /// it no descriptor stays behind.
 pub fn wires(data: &[u8]) {
     let Some((shape, message)) = data.split_first() else { return };
-    let free = lowest_free();
+    // Whoever keeps a descriptor that was sent keeps the pipe open.
+    let (end, sent) = std::io::pipe().expect("a pipe");
     {
         let (client, daemon) = channel::pair().expect("two sockets");
-        let file = File::open("/dev/null").expect("/dev/null");
-        let with = vec![file.as_raw_fd(); usize::from(*shape) % 12];
+        let with = vec![sent.as_raw_fd(); usize::from(*shape) % 12];
         let control = [ControlMessage::ScmRights(&with)];
         let control = if with.is_empty() { &[][..] } else { &control[..] };
-        let sent = sendmsg::<()>(
+        let whole = sendmsg::<()>(
             client.as_raw_fd(),
             &[IoSlice::new(message)],
             control,
@@ -199,7 +199,7 @@ pub fn wires(data: &[u8]) {
         drop(client);
         let received = channel::receive::<NodeCreate>(daemon.as_fd(), Some(Duration::ZERO));
         if let Ok((spec, descriptors)) = received {
-            assert!(sent.is_ok() && descriptors.len() == with.len());
+            assert!(whole.is_ok() && descriptors.len() == with.len());
             let mut desk = Desk::new();
             let old = desk.topology.clone();
             match desk.topology.create_node(&spec, Moment(1), &mut desk.random) {
@@ -214,10 +214,9 @@ pub fn wires(data: &[u8]) {
             }
         }
     }
-    assert_eq!(lowest_free(), free, "a descriptor stays behind");
-}
-
-/// The number that the next descriptor gets.
-fn lowest_free() -> i32 {
-    File::open("/dev/null").expect("/dev/null").as_raw_fd()
+    drop(sent);
+    let mut look = [PollFd::new(end.as_fd(), PollFlags::POLLIN)];
+    poll(&mut look, PollTimeout::ZERO).expect("a pipe can be looked at");
+    let is_shut = look[0].revents().is_some_and(|events| events.contains(PollFlags::POLLHUP));
+    assert!(is_shut, "a descriptor stays behind");
 }

@@ -3,10 +3,14 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
+mod api;
+mod capture;
 mod crossing;
+mod dhcp;
 mod harness;
 mod hostaccess;
 mod integrity;
+mod ipv6_hosts;
 mod lan;
 mod oracle;
 mod place;
@@ -14,5 +18,7 @@ mod publish;
 mod refusals;
 mod resolver;
 mod restart;
+mod taps;
 mod uplink;
 mod upstream;
+mod watch;
