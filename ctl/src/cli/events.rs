@@ -92,7 +92,8 @@ fn is_about(event: &EventMessage, kind: &str, wanted: &str) -> bool {
     if event.kind == kind {
         return attribute("name") || (wanted.len() >= 4 && event.actor.id.starts_with(wanted));
     }
-    attribute(kind)
+    let passing = event.actor.attributes.get(kind);
+    attribute(kind) || passing.is_some_and(|id| wanted.len() >= 12 && id.starts_with(wanted))
 }
 
 fn line(event: &EventMessage) -> String {

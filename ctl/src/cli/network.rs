@@ -88,7 +88,12 @@ pub struct Create {
     label: Vec<(String, String)>,
     /// Option, each with what holds unless given first: portolan.guard=on|off, portolan.host_access=false|true,
     /// portolan.metadata=false|true, com.docker.network.driver.mtu=1500,
-    /// portolan.filtering=address-dependent|address-and-port-dependent|endpoint-independent
+    /// portolan.filtering=address-dependent|address-and-port-dependent|endpoint-independent,
+    /// portolan.mode=switch|hub|wire, portolan.storm=broadcast:1000,multicast:off,unknown:1000 or off,
+    /// portolan.loop=block|tell|off, portolan.snooping=off|on, portolan.neighbors=flood|answer,
+    /// portolan.dhcp=on|off, portolan.dhcp_range=CIDR or FIRST-LAST, portolan.dhcp_lease=1h,
+    /// portolan.dhcp_relay=off|on, portolan.ra=managed|slaac|stateless|off, portolan.ra_routes=PREFIX,...,
+    /// portolan.domain=NAME,...
     #[arg(short, long = "opt", value_name = "K=V", value_parser = pair)]
     opt: Vec<(String, String)>,
 }
@@ -357,7 +362,9 @@ pub struct Connect {
     /// The highest gives the default route and is asked first for names
     #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
     gw_priority: i64,
-    /// Option of the endpoint
+    /// Option of the endpoint: portolan.vlan=access:ID, trunk:ID,FIRST-LAST,native:ID or tunnel:ID,
+    /// portolan.isolated=on, portolan.stations=MAC,..., portolan.storm=KIND:LIMIT,...,
+    /// portolan.wire=veth|tap, portolan.configure=on|off
     #[arg(long, value_name = "K=V", value_parser = pair)]
     driver_opt: Vec<(String, String)>,
     /// What its interface is made of: a veth pair, or a TAP device; veth unless given

@@ -107,6 +107,8 @@ struct LiveWire {
     watch: AbortHandle,
     /// Held while its port is out of the dataplane's hands, or is taken from it for good.
     taking: Arc<Mutex<()>>,
+    /// How many frames the guest's kernel had no room for, as the link last told.
+    backlog: watch::Receiver<Option<u64>>,
 }
 
 /// A node whose process is watched; none where it is known by its namespace alone.

@@ -1,6 +1,8 @@
 //! What went through endpoints, as their nodes see it: what the dataplane received the node has sent.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
+use std::time::Duration;
 
 use portolan_switch::command::{Answer, PortCounters, Query};
 use portolan_switch::drops::{DropCounts, DropReason};
@@ -8,17 +10,23 @@ use portolan_switch::ids::{NetworkId, PortId};
 
 use super::{Control, Daemon, internal};
 use crate::api::types::StatsEntry;
+use crate::namespace::netlink::ask_for_link;
 use crate::topology::{Endpoint, Network, Node, Refusal};
 
 /// Drops of what was on its way to the node; all others are of what it sent.
 const TOWARDS_NODE: [DropReason; 3] =
     [DropReason::TxFull, DropReason::TxTooBig, DropReason::TxDown];
 
+/// How long the kernel may take to tell of all links: it answers within the call, and somebody else reads the answer.
+const LINKS_WAIT: Duration = Duration::from_millis(200);
+
 /// Whose figures a port's are.
 struct Place {
     network: String,
     node: String,
     interface: String,
+    /// Frames that the node's kernel had no room for.
+    backlog: Option<u64>,
 }
 
 impl Daemon {
@@ -47,8 +55,9 @@ impl Daemon {
     async fn stats(
         &self,
         networks: &[NetworkId],
-        places: BTreeMap<PortId, Place>,
+        mut places: BTreeMap<PortId, Place>,
     ) -> Result<Vec<StatsEntry>, Refusal> {
+        self.learn_backlogs(&mut places).await;
         let mut entries = Vec::new();
         for network in networks {
             match self.plane.ask(Query::Counters(*network)).await {
@@ -65,11 +74,43 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Asks the links of these ports what their guests' kernels dropped. A link that does not tell in time has what it told last.
+    async fn learn_backlogs(&self, places: &mut BTreeMap<PortId, Place>) {
+        let mut asked = Vec::new();
+        {
+            let mut control = self.control.lock().await;
+            for wire in control.wires.values_mut().filter(|wire| places.contains_key(&wire.port)) {
+                // A TAP device has no backlog that it counts: what it is given, it takes.
+                if wire.note.shape.is_none() {
+                    continue;
+                }
+                wire.backlog.mark_unchanged();
+                if ask_for_link(wire.netlink.as_fd(), wire.note.ifindex).is_ok() {
+                    asked.push((wire.port, wire.backlog.clone()));
+                }
+            }
+        }
+        let all = async {
+            for (_, told) in &mut asked {
+                let _ = told.changed().await;
+            }
+        };
+        let _ = tokio::time::timeout(LINKS_WAIT, all).await;
+        for (port, told) in asked {
+            if let Some(place) = places.get_mut(&port) {
+                place.backlog = *told.borrow();
+            }
+        }
+    }
+}
+
 fn place(node: &Node, endpoint: &Endpoint, network: &Network) -> Option<(PortId, Place)> {
     let place = Place {
         network: network.name.clone(),
         node: node.name.clone(),
         interface: endpoint.ifname.clone(),
+        backlog: None,
     };
     Some((endpoint.port?, place))
 }
@@ -99,7 +140,7 @@ fn entry(place: &Place, counters: &PortCounters) -> StatsEntry {
         tx_packets: counters.rx_frames,
         tx_dropped,
         top_drop: top.map_or_else(String::new, |(reason, _)| reason.name().to_owned()),
-        guest_backlog: None,
+        guest_backlog: place.backlog,
     }
 }
 

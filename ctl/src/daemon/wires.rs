@@ -11,6 +11,7 @@ use portolan_switch::ids::PortId;
 use portolan_switch::io::{PacketWire, Port, RingShape, TapWire, packet};
 use serde::{Deserialize, Serialize};
 use tokio::io::unix::AsyncFd;
+use tokio::sync::watch;
 use tokio::task::AbortHandle;
 
 use super::plane::Opening;
@@ -18,7 +19,7 @@ use super::publications::MadeDoors;
 use super::readiness::readable;
 use super::{Control, Daemon, LiveWire};
 use crate::daemon::log::say;
-use crate::namespace::netlink::delete_link_unanswered;
+use crate::namespace::netlink::{delete_link_unanswered, tx_dropped};
 use crate::namespace::wire::{self, Target, WireSpec};
 use crate::topology::{EndpointId, Id, Refusal, Topology, WireKind};
 
@@ -212,9 +213,11 @@ impl Daemon {
         let id = control.next_port();
         new.wired(endpoint, Some(id));
         let netlink = Arc::new(netlink);
-        let watch = self.watch_link(endpoint, Arc::clone(&netlink));
+        let (tell, backlog) = watch::channel(None);
+        let watch = self.watch_link(endpoint, Arc::clone(&netlink), note.ifindex, tell);
         let taking = Arc::default();
-        control.wires.insert(endpoint, LiveWire { port: id, netlink, note, watch, taking });
+        let wire = LiveWire { port: id, netlink, note, watch, taking, backlog };
+        control.wires.insert(endpoint, wire);
         (id, port)
     }
 
@@ -249,11 +252,17 @@ impl Daemon {
         cut
     }
 
-    fn watch_link(self: &Arc<Self>, endpoint: EndpointId, netlink: Arc<OwnedFd>) -> AbortHandle {
+    fn watch_link(
+        self: &Arc<Self>,
+        endpoint: EndpointId,
+        netlink: Arc<OwnedFd>,
+        ifindex: u32,
+        backlog: watch::Sender<Option<u64>>,
+    ) -> AbortHandle {
         let daemon = Arc::clone(self);
         let watch = async move {
             let Ok(netlink) = netlink.try_clone().and_then(readable) else { return };
-            while !link_is_gone(&netlink).await {}
+            while !link_is_gone(&netlink, ifindex, &backlog).await {}
             // On a task of its own: this one is stopped when the wire is dismissed.
             tokio::spawn(async move { daemon.wire_died(endpoint, "its link was deleted").await });
         };
@@ -314,8 +323,12 @@ impl Daemon {
     }
 }
 
-/// Reads what there is to read; whether the link was deleted.
-async fn link_is_gone(netlink: &AsyncFd<OwnedFd>) -> bool {
+/// Reads what there is to read; whether the link was deleted. What its figures say of the guest's backlog is handed on.
+async fn link_is_gone(
+    netlink: &AsyncFd<OwnedFd>,
+    ifindex: u32,
+    backlog: &watch::Sender<Option<u64>>,
+) -> bool {
     let Ok(mut ready) = netlink.readable().await else { return true };
     let mut buffer = [0; 8192];
     let read = ready.try_io(|fd| {
@@ -326,7 +339,13 @@ async fn link_is_gone(netlink: &AsyncFd<OwnedFd>) -> bool {
         )?)
     });
     match read {
-        Ok(Ok(length)) => tells_of_deletion(&buffer[..length]),
+        Ok(Ok(length)) => {
+            let bytes = &buffer[..length];
+            if let Some(frames) = tx_dropped(bytes, ifindex) {
+                backlog.send_replace(Some(frames));
+            }
+            tells_of_deletion(bytes)
+        }
         // Events were lost: the dataplane's own sign remains.
         Ok(Err(_)) | Err(_) => false,
     }
