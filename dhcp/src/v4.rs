@@ -45,6 +45,10 @@ const SHUNNED: Duration = Duration::from_secs(600);
 /// The shortest lease that a client may ask for: a shorter one is little but work.
 const LEASE_MIN: Duration = Duration::from_secs(60);
 
+/// How long after a lease of a port was given back the next one may be; what comes sooner is not heard, and the lease ends by
+/// itself. With an address its flows end, and whoever keeps these has to look at all there are.
+const RELEASE_GAP: Duration = Duration::from_millis(100);
+
 /// Where a message came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
@@ -117,6 +121,8 @@ pub struct Server {
     probes: BTreeSet<(Duration, Ipv4Addr)>,
     /// Addresses to be asked for.
     asked: Vec<Ipv4Addr>,
+    /// When a lease of each port was given back last.
+    released: BTreeMap<u32, Duration>,
     changes: Vec<Change>,
 }
 
@@ -141,6 +147,7 @@ impl Server {
             waiting: BTreeMap::new(),
             probes: BTreeSet::new(),
             asked: Vec::new(),
+            released: BTreeMap::new(),
             changes: Vec::new(),
         }
     }
@@ -166,6 +173,7 @@ impl Server {
         for address in behind {
             self.wait_no_more(address);
         }
+        self.released.remove(&port);
         let ended = self.table.detach(port);
         self.note(Happened::Ended, ended);
     }
@@ -317,9 +325,14 @@ impl Server {
 
     fn release(&mut self, request: &Request, from: Origin<'_>, now: Duration) {
         let client = request.client(from.port);
-        if request.server.is_none_or(|server| server == self.spec.server) {
-            let ended = self.table.release(&client, request.ciaddr, now);
-            self.note(Happened::Released, ended);
+        let ours = request.server.is_none_or(|server| server == self.spec.server);
+        let last = self.released.get(&from.port);
+        if !ours || last.is_some_and(|last| now < *last + RELEASE_GAP) {
+            return;
+        }
+        if let Some(ended) = self.table.release(&client, request.ciaddr, now) {
+            self.released.insert(from.port, now);
+            self.note(Happened::Released, [ended]);
         }
     }
 

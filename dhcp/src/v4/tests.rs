@@ -5,6 +5,8 @@ use proptest::prelude::*;
 
 use super::*;
 
+mod life;
+
 const ME: [u8; 6] = [2, 0, 0, 0, 0, 9];
 const ENDPOINT: [u8; 6] = [2, 0, 0, 0, 0, 1];
 const ALL: [u8; 11] = [1, 3, 6, 12, 15, 26, 28, 51, 58, 119, 121];
@@ -258,6 +260,27 @@ fn a_lease_lasts_as_long_as_is_asked_within_bounds() {
         let told = reply.opts().get(OptionCode::AddressLeaseTime);
         assert_eq!(told, Some(&DhcpOption::AddressLeaseTime(lasts)));
     }
+}
+
+#[test]
+fn a_port_that_takes_leases_and_gives_them_back_without_end_is_slowed_down() {
+    let mut server = server();
+    let mut ended = 0;
+    let mut request = message(ME, 3, &[(50, &ip(12).octets())]);
+    let mut release = message(ME, 7, &[]);
+    release[12..16].copy_from_slice(&ip(12).octets());
+    after_probe(&mut server, &request, at(0));
+    for millis in 600..1600 {
+        assert_eq!(server.receive(&release, origin(2), at(millis)), Ok(None));
+        let changes = server.take_changes();
+        ended += changes.iter().filter(|change| change.happened == Happened::Released).count();
+        let reply = server.receive(&request, origin(2), at(millis)).unwrap().unwrap();
+        assert_eq!(read(&reply).yiaddr(), ip(12));
+    }
+    assert_eq!(ended, 10);
+    request[28] = 4;
+    let other = read(&server.receive(&request, origin(3), at(1600)).unwrap().unwrap());
+    assert_eq!(other.opts().msg_type(), Some(MessageType::Nak));
 }
 
 #[test]
