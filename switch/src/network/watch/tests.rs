@@ -619,6 +619,15 @@ mod answers {
     }
 }
 
+#[test]
+fn a_hub_sends_everything_to_everybody() {
+    let carriage =
+        Carriage { mode: Mode::Hub, answers: true, snooping: true, ..Carriage::default() };
+    let mut bench = with(false, carriage, &plainly(3));
+    let ask = arp(BROADCAST, mac(1), 1, (mac(1), v4(1)), (NOTHING, v4(2)));
+    assert_eq!(receivers(&bench.send(1, ask)), [2, 3]);
+}
+
 mod news {
     use super::*;
 
