@@ -2,6 +2,7 @@
 
 mod answers;
 pub mod client;
+pub mod explain;
 pub mod exposition;
 pub mod rows;
 pub mod routes;

@@ -12,6 +12,7 @@ use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use super::explain::*;
 pub use super::rows::*;
 
 /// Any refusal, as the body of a response with status 400, 404, 409 or 500.

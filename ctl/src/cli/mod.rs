@@ -10,6 +10,7 @@ mod demo_program;
 mod doctor;
 mod endpoint;
 mod events;
+mod explain;
 mod logs;
 mod network;
 mod node;
@@ -77,6 +78,8 @@ enum Verb {
     Events(events::Events),
     /// Capture frames of a network or node, with what became of each
     Capture(capture::Capture),
+    /// Say what would become of a frame, stage by stage, without sending it
+    Explain(explain::Explain),
     /// Show which station is behind which node
     Fdb(switch::Asked),
     /// Show which addresses hosts were given by DHCP
@@ -148,6 +151,7 @@ impl Cli {
             Verb::Unpublish(ports) => ports.unpublish(&daemon),
             Verb::Events(events) => events.act(&daemon),
             Verb::Capture(capture) => capture.act(&daemon),
+            Verb::Explain(explain) => explain.act(&daemon),
             Verb::Fdb(asked) => asked.fdb(&daemon),
             Verb::Leases(asked) => asked.leases(&daemon),
             Verb::Stats(stats) => stats.act(&daemon),

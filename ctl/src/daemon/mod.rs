@@ -13,6 +13,7 @@ pub mod clock;
 mod doors;
 mod doorway;
 pub mod events;
+mod explain;
 mod growth;
 pub mod held;
 mod holder;
@@ -191,16 +192,7 @@ fn flows_max(limits: Limits, whose: impl Fn(Limits) -> usize) -> FlowsMax {
 
 /// The features by the words that [`uplink::WITHOUT`] takes.
 fn features_of(features: Features) -> BTreeMap<String, bool> {
-    let all = [
-        ("peek-off", features.peek_off),
-        ("udp-gso", features.udp_gso),
-        ("udp-gro", features.udp_gro),
-        ("uso", features.uso),
-        ("vnet-hdr", features.vnet_hdr),
-        ("ping", features.ping_v4),
-        ("ipv6", features.ipv6),
-    ];
-    all.into_iter().map(|(word, used)| (word.to_owned(), used)).collect()
+    features.words().into_iter().map(|(word, used)| (word.to_owned(), used)).collect()
 }
 
 /// What does not work here that users would expect to.

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use portolan_switch::capture::{CaptureBuffer, CaptureId, CaptureSpec, Ended};
-use portolan_switch::command::{Answer, Command, Event, PublicationId, Query};
+use portolan_switch::command::{Answer, Command, Event, PublicationId, Query, Question};
 use portolan_switch::ids::PortId;
 use portolan_switch::io::{Dataplane, Door, Down, Features, Handle, Port, Up};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -173,6 +173,15 @@ impl Plane {
 
     /// Asks a question; none where the dataplane does not answer in time.
     pub async fn ask(&self, query: Query) -> Option<Answer> {
+        self.answer_to(|number| Down::Query(number, query)).await
+    }
+
+    /// Asks what would become of a frame; none where the dataplane does not answer in time.
+    pub async fn explain(&self, question: Question) -> Option<Answer> {
+        self.answer_to(|number| Down::Explain(number, question)).await
+    }
+
+    async fn answer_to(&self, question: impl FnOnce(u64) -> Down) -> Option<Answer> {
         let (give, get) = oneshot::channel();
         let number = {
             let mut waiting = self.waiting();
@@ -181,7 +190,7 @@ impl Plane {
             waiting.answers.insert(number, give);
             number
         };
-        self.down(Down::Query(number, query)).await;
+        self.down(question(number)).await;
         let answer = tokio::time::timeout(ANSWER_MAX, get).await;
         self.waiting().answers.remove(&number);
         answer.ok()?.ok()

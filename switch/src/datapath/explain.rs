@@ -6,6 +6,9 @@
 //! other, and then only asked whether there is a flow for it: no socket of the host is touched. So an answer costs a copy of
 //! the network's tables, some hundred microseconds for full ones, and changes nothing.
 //!
+//! A frame from a capture often bears what its sender left to a device: the sum of the pseudo header in the place of the
+//! checksum, and more than one packet's worth of bytes. Both are taken for what they are.
+//!
 //! What is not foretold is what depends on the host: whether a connection would be accepted, and whether a limit of flows
 //! would be met. Segments of a DNS connection that is open are not followed into it.
 
@@ -23,11 +26,12 @@ use crate::checksum;
 use crate::command::Answer;
 use crate::describe::describe;
 use crate::drops::DropReason;
-use crate::frame::{Frame, FrameIdx, FrameTable, HEADROOM};
+use crate::frame::{Checksum, Frame, FrameIdx, FrameTable, Gso, GsoKind, HEADROOM, Offload};
 use crate::gateway::dns_tcp::Pool;
-use crate::headers::{ADDRESSES_LEN, Ip, TAG_LEN, protocol, u16_at};
+use crate::headers::{ADDRESSES_LEN, Ip, Layout, TAG_LEN, protocol, u16_at};
 use crate::ids::Time;
 use crate::network::Network;
+use crate::offload::{max_packet, superframe_headers};
 use crate::outbox::{Entry, Outbox};
 use crate::policy::Origin;
 use crate::router::{Aside, ends};
@@ -101,7 +105,9 @@ impl Datapath {
         let mut slot = [&[0; HEADROOM][..], sent].concat();
         let mut arena = vec![0; ARENA];
         let mut frames = FrameTable::new(&mut arena);
-        let asked = frames.push(Frame::new(&mut slot, HEADROOM, sent.len()));
+        let mut frame = Frame::new(&mut slot, HEADROOM, sent.len());
+        frame.offload = left_to_do(sent, network.mtu());
+        let asked = frames.push(frame);
         let (mut outbox, mut host, mut random) = (Outbox::default(), NoHost, Numbers(self.seed));
         let mut turn =
             Turn { frames: &mut frames, outbox: &mut outbox, host: &mut host, random: &mut random };
@@ -176,7 +182,7 @@ impl Datapath {
         } else {
             to.to_string()
         };
-        let by = way_out(aside, frame.bytes(), sockets)?;
+        let by = way_out(aside, frame, sockets)?;
         Ok((to, by))
     }
 }
@@ -184,10 +190,10 @@ impl Datapath {
 /// By what a packet would leave the host, as far as the sockets' own tables tell.
 fn way_out(
     aside: &Aside,
-    bytes: &[u8],
+    frame: &Frame<'_>,
     sockets: &Sockets,
 ) -> Result<String, (Option<Reason>, DropReason)> {
-    let ip = &aside.ip;
+    let (ip, bytes) = (&aside.ip, frame.bytes());
     let kind = match ip.protocol {
         protocol::TCP => "TCP",
         protocol::UDP => "UDP",
@@ -204,7 +210,7 @@ fn way_out(
         _ => Some(message),
     };
     let message = message.ok_or((None, DropReason::Malformed))?;
-    if !checksum_holds(ip, message) {
+    if frame.offload.csum == Checksum::Unverified && !checksum_holds(ip, message) {
         return Err((None, DropReason::BadChecksum));
     }
     let exists = has_flow(aside, bytes, sockets);
@@ -214,6 +220,37 @@ fn way_out(
     }
     let flow = if exists { "a flow that exists" } else { "a new flow" };
     Ok(format!("by a {kind} socket of the host, {flow}"))
+}
+
+/// What the sender of a captured frame has left to a device, going by what lies in it.
+fn left_to_do(frame: &[u8], mtu: usize) -> Offload {
+    partial(frame, mtu).unwrap_or_default()
+}
+
+fn partial(frame: &[u8], mtu: usize) -> Option<Offload> {
+    let layout = Layout::of(frame, None).ok()?;
+    let ip = layout.ip(frame).ok()??;
+    let offset: u16 = match ip.protocol {
+        protocol::TCP => 16,
+        protocol::UDP => 6,
+        _ => return None,
+    };
+    let message = ip.transport(frame);
+    let pseudo = Header::new(ip.src, ip.dst, ip.protocol).pseudo(message.len());
+    if ip.is_fragment() || u16_at(message, offset.into())? != pseudo {
+        return None;
+    }
+    let start = u16::try_from(ip.l4).ok()?;
+    let csum = Checksum::Partial { start, offset };
+    let whole = Offload { csum, gso: None };
+    if ip.protocol != protocol::TCP || max_packet(&layout, frame.len(), &whole) <= mtu {
+        return Some(whole);
+    }
+    let kind = if ip.src.is_ipv4() { GsoKind::TcpV4 } else { GsoKind::TcpV6 };
+    let hdr_len = superframe_headers(&ip, frame, kind)?;
+    let size = (layout.l3 + mtu).checked_sub(hdr_len.into()).filter(|size| *size > 0)?;
+    let size = u16::try_from(size).ok()?;
+    Some(Offload { csum, gso: Some(Gso { kind, size, hdr_len, ecn: false }) })
 }
 
 fn checksum_holds(ip: &Ip, message: &[u8]) -> bool {

@@ -245,6 +245,10 @@ impl Dataplane {
                     let answer = self.core.query(&query, now);
                     self.neck.hand_up(Up::Answer(number, answer));
                 }
+                Some(Down::Explain(number, question)) => {
+                    let answer = self.core.explain(&question, now);
+                    self.neck.hand_up(Up::Answer(number, answer));
+                }
                 Some(Down::Stop) => return false,
             }
         }

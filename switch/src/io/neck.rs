@@ -19,7 +19,7 @@ use mio::Waker;
 
 use super::port_io::Port;
 use crate::capture::{CaptureBuffer, CaptureId, CaptureSpec, Ended};
-use crate::command::{Answer, Command, Event, PublicationId, Query};
+use crate::command::{Answer, Command, Event, PublicationId, Query, Question};
 use crate::ids::PortId;
 
 /// Messages that wait in either direction.
@@ -51,6 +51,8 @@ pub enum Down {
     EndCapture(CaptureId),
     /// A question, and the number its answer will bear.
     Query(u64, Query),
+    /// A question about a frame, and the number its answer will bear.
+    Explain(u64, Question),
     /// The dataplane ends; ports that are still open are dropped with it.
     Stop,
 }

@@ -29,6 +29,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(leases))
         .routes(routes!(network_stats))
         .routes(routes!(capture_network))
+        .routes(routes!(explain))
 }
 
 /// All networks, in order of their names.
@@ -143,6 +144,23 @@ async fn disconnect(
 )]
 async fn fdb(State(daemon): Daemons, At(Named { name }): At<Named>) -> Answer<Vec<FdbEntry>> {
     answer(daemon.fdb(&name).await)
+}
+
+/// What would become of a frame, stage by stage. Nothing is sent, and nothing changes.
+#[utoipa::path(
+    post,
+    path = "/v1/networks/{name}/explain",
+    params(Named),
+    request_body = ExplainRequest,
+    responses((status = 200, description = "What would happen.", body = ExplainAnswer), Refused),
+    tag = "networks"
+)]
+async fn explain(
+    State(daemon): Daemons,
+    At(Named { name }): At<Named>,
+    Body(request): Body<ExplainRequest>,
+) -> Answer<ExplainAnswer> {
+    answer(daemon.explain(&name, &request).await)
 }
 
 /// What was dropped on a network, by node and reason.

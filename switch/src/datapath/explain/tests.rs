@@ -145,6 +145,26 @@ fn a_packet_that_leaves_is_judged_and_touches_no_socket() {
 }
 
 #[test]
+fn what_a_captured_frame_left_to_a_device_is_no_fault_of_it() {
+    let outside = std::net::IpAddr::from([192, 0, 2, 7]);
+    let mut bench = Bench::leading_out(true, 1, Egress::default());
+    let mut frame = datagram(1, outside, 9, b"x");
+    let whole = ask(&mut bench, 1, &frame);
+    let pseudo = Header::new(v4(1).into(), outside, 17).pseudo(9);
+    frame[40..42].copy_from_slice(&pseudo.to_be_bytes());
+    assert_eq!(ask(&mut bench, 1, &frame).steps, whole.steps);
+    frame[40] ^= 1;
+    assert_eq!(ask(&mut bench, 1, &frame).dropped, Some(DropReason::BadChecksum));
+    let mut superframe = Vec::new();
+    let builder = packet(mac(1), mac(1), v4(1).into(), outside);
+    builder.tcp(1000, 80, 1, 1000).write(&mut superframe, &[7; 4000]).unwrap();
+    assert_eq!(ask(&mut bench, 1, &superframe).dropped, Some(DropReason::Oversize));
+    let pseudo = Header::new(v4(1).into(), outside, 6).pseudo(4020);
+    superframe[50..52].copy_from_slice(&pseudo.to_be_bytes());
+    assert_eq!(ask(&mut bench, 1, &superframe).dropped, Some(DropReason::SamePort));
+}
+
+#[test]
 fn a_port_of_no_network_has_nothing_to_explain() {
     let mut bench = Bench::new(true, 1);
     let question = Question { port: PortId(9), frame: plain(mac(1), mac(2)) };
