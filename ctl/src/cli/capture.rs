@@ -21,6 +21,11 @@ use self::listing::Listing;
 use self::sink::{Fault, Sink, Target};
 use super::{DaemonChoice, output, segment, time};
 
+/// Whether captures can be filtered here.
+pub fn can_filter() -> bool {
+    filter::library().is_some()
+}
+
 #[derive(Args, Debug)]
 pub struct Capture {
     /// Name or id of a network, or of a running node

@@ -1,22 +1,26 @@
 //! `portolan doctor`: what this machine lacks, and what to do about it. It needs no daemon.
 
 use std::io::ErrorKind;
-use std::process::{Command, Stdio};
 
 use clap::Args;
-use nix::errno::Errno;
-use nix::sched::CloneFlags;
 use nix::sys::resource::{Resource, getrlimit};
 use portolan::api::client::Failure;
 use portolan::daemon::uplink::{self, Uplink};
 use portolan::daemon::{host, resolvers};
-use portolan::namespace::user;
 use portolan::paths;
 use portolan_switch::io::{Features, tap};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::output::{self, Format, Row};
+
+mod surroundings;
+mod trial;
+
+pub use self::trial::try_namespaces_here;
+
+use self::surroundings::Surroundings;
+use self::trial::Wanting;
 
 /// The oldest kernel that is supported.
 const KERNEL_MIN: (u32, u32) = (5, 15);
@@ -68,7 +72,12 @@ struct Facts {
     root: bool,
     /// Why there are no namespaces, where there are none.
     namespaces: Result<(), String>,
+    /// What no wire can be made without, where that is wanting.
+    wires: Result<(), Wanting>,
     features: Features,
+    /// All that this kernel has, whatever the environment says to do without.
+    probed: Features,
+    surroundings: Surroundings,
     /// Whether TAP devices can be made, and with superframes; else why not.
     taps: Result<bool, ErrorKind>,
     /// The first port that anybody may listen on.
@@ -86,11 +95,15 @@ impl Facts {
     fn gather() -> Result<Facts, Failure> {
         let start = std::fs::read_to_string("/proc/sys/net/ipv4/ip_unprivileged_port_start");
         let start = start.ok().and_then(|text| text.trim().parse().ok());
+        let (namespaces, wires) = trial::run();
         Ok(Facts {
             kernel: host::kernel(),
             root: nix::unistd::geteuid().is_root(),
-            namespaces: try_namespaces(),
+            namespaces,
+            wires,
             features: uplink::features().map_err(output::refused)?,
+            probed: Features::probe(),
+            surroundings: Surroundings::look(),
             taps: tap::probe().map_err(|error| error.kind()),
             first_port: start.unwrap_or(1024),
             descriptors: getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(_, hard)| hard),
@@ -118,25 +131,6 @@ impl Doctor {
     }
 }
 
-/// Makes a user and a network namespace in a process of its own, and says why that does not work.
-fn try_namespaces() -> Result<(), String> {
-    let mut probe = Command::new("/proc/self/exe");
-    probe.arg("try-namespaces").stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-    let status = probe.status().map_err(|error| format!("cannot start a process: {error}"))?;
-    match status.code() {
-        Some(0) => Ok(()),
-        code => Err(user::why_no_namespaces(&std::io::Error::from_raw_os_error(
-            code.unwrap_or(Errno::EPERM as i32),
-        ))),
-    }
-}
-
-/// What `doctor` starts: the errno of making the namespaces, 0 where that works.
-pub fn try_namespaces_here() -> i32 {
-    let flags = CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET;
-    nix::sched::unshare(flags).map_or_else(|errno| errno as i32, |()| 0)
-}
-
 fn examine(facts: &Facts) -> Vec<Finding> {
     let fine = |check, finding: &str| Finding {
         check,
@@ -158,12 +152,19 @@ fn examine(facts: &Facts) -> Vec<Finding> {
         fine("kernel", &format!("Linux {}", facts.kernel))
     });
     all.push(match &facts.namespaces {
-        Ok(()) => fine("namespaces", "nodes can have namespaces of their own"),
+        Ok(()) => fine(
+            "namespaces",
+            "nodes can have namespaces of their own; no entries of /etc/subuid are needed",
+        ),
         Err(why) => {
             let (finding, remedy) =
                 why.split_once("; ").unwrap_or((why, "see README.md, \"What it needs\""));
             wanting("namespaces", State::Missing, finding, remedy)
         }
+    });
+    all.push(match facts.wires {
+        Ok(()) => fine("wires", "packet sockets and veth pairs can be had in them"),
+        Err(what) => wanting("wires", State::Missing, what.finding(), what.remedy()),
     });
     all.push(if facts.uplink == Uplink::None {
         fine("ping", NO_UPLINK)
@@ -191,7 +192,31 @@ fn examine(facts: &Facts) -> Vec<Finding> {
         )
     });
     all.extend(limits(facts, fine, wanting));
+    all.extend(surroundings::examine(&facts.surroundings));
+    all.push(without(facts));
     all
+}
+
+/// Which of the newer facilities are used, which the kernel lacks, and which the environment says to do without.
+fn without(facts: &Facts) -> Finding {
+    let words = facts.features.words().into_iter().zip(facts.probed.words());
+    let state_of = |((word, used), (_, there))| match (used, there) {
+        (true, _) => format!("{word} used"),
+        (false, true) => format!("{word} switched off"),
+        (false, false) => format!("{word} not there"),
+    };
+    let finding = words.map(state_of).collect::<Vec<_>>().join(", ");
+    let is_chosen = facts.features != facts.probed;
+    Finding {
+        check: "facilities",
+        state: if is_chosen { State::Limited } else { State::Ok },
+        finding,
+        remedy: if is_chosen {
+            format!("unset {} for the daemon, where that is not meant", uplink::WITHOUT)
+        } else {
+            String::new()
+        },
+    }
 }
 
 /// The checks of what not everybody needs.
@@ -313,102 +338,4 @@ fn is_older(release: &str, least: (u32, u32)) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn healthy() -> Facts {
-        Facts {
-            kernel: "6.18.4-x".into(),
-            root: false,
-            namespaces: Ok(()),
-            features: Features {
-                peek_off: true,
-                udp_gso: true,
-                udp_gro: true,
-                uso: true,
-                vnet_hdr: true,
-                ping_v4: true,
-                ping_v6: true,
-                ipv6: true,
-            },
-            taps: Ok(true),
-            first_port: 0,
-            descriptors: 65_536,
-            servers: 1,
-            ports: 28_232,
-            uplink: Uplink::Sockets,
-        }
-    }
-
-    #[track_caller]
-    fn finds(facts: &Facts, check: &str, state: State, remedy: &str) {
-        let wanting: Vec<Finding> =
-            examine(facts).into_iter().filter(|one| one.state != State::Ok).collect();
-        assert_eq!(wanting.len(), 1, "{wanting:?}");
-        assert_eq!((wanting[0].check, wanting[0].state), (check, state));
-        assert!(wanting[0].remedy.contains(remedy), "{wanting:?}");
-    }
-
-    #[test]
-    fn a_healthy_machine_has_no_remedies() {
-        let all = examine(&healthy());
-        assert!(all.iter().all(|one| one.state == State::Ok && one.remedy.is_empty()), "{all:?}");
-    }
-
-    #[test]
-    fn each_thing_that_is_wanting_has_its_remedy() {
-        use State::{Limited, Missing};
-        let features = healthy().features;
-        finds(&Facts { kernel: "5.10.0".into(), ..healthy() }, "kernel", Missing, "5.15");
-        let why = "cannot make a user namespace: x is 0; ask root for `sysctl -w x=1`".to_owned();
-        let facts = Facts { namespaces: Err(why), ..healthy() };
-        finds(&facts, "namespaces", Missing, "sysctl -w x=1");
-        let pings = Features { ping_v4: false, ping_v6: false, ..features };
-        let facts = Facts { features: pings, ..healthy() };
-        finds(&facts, "ping", Missing, "net.ipv4.ping_group_range");
-        finds(&Facts { servers: 0, ..healthy() }, "name servers", Missing, "nameserver");
-        let facts = Facts { first_port: 1024, ..healthy() };
-        finds(&facts, "ports", Limited, "ip_unprivileged_port_start");
-        finds(&Facts { descriptors: 64, ..healthy() }, "descriptors", Limited, "nofile");
-        let facts = Facts { features: Features { ipv6: false, ..features }, ..healthy() };
-        finds(&facts, "IPv6", Limited, "ipv6.disable");
-        let facts = Facts { taps: Err(ErrorKind::PermissionDenied), ..healthy() };
-        finds(&facts, "TAP wires", Limited, "chmod 0666 /dev/net/tun");
-        let facts = Facts { taps: Err(ErrorKind::NotFound), ..healthy() };
-        finds(&facts, "TAP wires", Limited, "modprobe tun");
-        let facts = Facts { features: Features { uso: false, ..features }, ..healthy() };
-        finds(&facts, "speed", Limited, "newer");
-    }
-
-    #[test]
-    fn the_number_of_connections_is_told_with_what_allows_more() {
-        let found = |facts: &Facts| {
-            let one = examine(facts).into_iter().find(|one| one.check == "connections").unwrap();
-            one.finding
-        };
-        let said = found(&healthy());
-        assert!(said.starts_with("at most 14116 at once, 1764 of one node "), "{said}");
-        assert!(said.ends_with("with a wider net.ipv4.ip_local_port_range"), "{said}");
-        let said = found(&Facts { descriptors: 20_000, ..healthy() });
-        assert!(said.starts_with("at most 10000 at once, 1250 of one node "), "{said}");
-        assert!(said.ends_with("with a higher hard limit of RLIMIT_NOFILE"), "{said}");
-        let few = Facts { ports: 1000, ..healthy() };
-        finds(&few, "connections", State::Limited, "ip_local_port_range");
-    }
-
-    #[test]
-    fn nothing_is_wanting_outside_where_nothing_leads_out_by_choice() {
-        let features = Features { ping_v4: false, ping_v6: false, ..healthy().features };
-        let facts = Facts { uplink: Uplink::None, servers: 0, features, ..healthy() };
-        let all = examine(&facts);
-        assert!(all.iter().all(|one| one.state == State::Ok), "{all:?}");
-        let chosen = all.iter().filter(|one| one.finding == NO_UPLINK).map(|one| one.check);
-        assert_eq!(chosen.collect::<Vec<_>>(), ["ping", "name servers"]);
-    }
-
-    #[test]
-    fn root_may_publish_every_port() {
-        let facts = Facts { root: true, first_port: 1024, ..healthy() };
-        assert!(examine(&facts).iter().all(|one| one.state == State::Ok));
-    }
-}
+mod tests;

@@ -186,6 +186,11 @@ fn every_answer_is_as_the_document_describes_it_and_every_path_of_it_is_served()
         step(200, "GET", &format!("{nodes}{rest}"), &format!("/v1/nodes/n2{rest}"), None);
         step(404, "GET", &format!("{nodes}{rest}"), &format!("/v1/nodes/nobody{rest}"), None);
     }
+    let frame =
+        Some(json!({"Frame": "ff ff ff ff ff ff 02 00 00 00 00 01 88 b5 00 00", "From": "n1"}));
+    step(200, "POST", &of("/explain"), "/v1/networks/app/explain", frame);
+    let half = Some(json!({"Frame": "fff"}));
+    step(400, "POST", &of("/explain"), "/v1/networks/app/explain", half);
     let join = json!({"Container": "n1", "EndpointConfig": {"Aliases": ["x"]}});
     step(200, "POST", &of("/connect"), "/v1/networks/spare/connect", Some(join.clone()));
     step(409, "POST", &of("/connect"), "/v1/networks/spare/connect", Some(join));

@@ -53,19 +53,21 @@ pub(super) struct Filter {
     _library: Library,
 }
 
+/// The library, where it is installed.
+pub(super) fn library() -> Option<Library> {
+    // SAFETY: libpcap's initialisers only set up the library itself.
+    NAMES.iter().find_map(|name| unsafe { Library::new(*name) }.ok())
+}
+
 impl Filter {
     /// Compiles an expression.
     ///
     /// # Errors
     /// The library is missing, or says what is wrong with the expression.
     pub(super) fn new(expression: &str) -> Result<Filter, Failure> {
-        let library = NAMES
-            .iter()
-            // SAFETY: libpcap's initialisers only set up the library itself.
-            .find_map(|name| unsafe { Library::new(*name) }.ok())
-            .ok_or_else(|| {
-                Failure::new("--filter needs libpcap, which is not installed: install libpcap0.8")
-            })?;
+        let library = library().ok_or_else(|| {
+            Failure::new("--filter needs libpcap, which is not installed: install libpcap0.8")
+        })?;
         let wanted = CString::new(expression)
             .map_err(|_| Failure::new("the filter holds a zero byte, which no filter does"))?;
         let missing = |error: libloading::Error| {

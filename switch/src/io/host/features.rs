@@ -56,6 +56,19 @@ impl Features {
         }
     }
 
+    /// Each by the word that [`Features::without`] takes, and whether it is there.
+    pub fn words(self) -> [(&'static str, bool); 7] {
+        [
+            ("peek-off", self.peek_off),
+            ("udp-gso", self.udp_gso),
+            ("udp-gro", self.udp_gro),
+            ("uso", self.uso),
+            ("vnet-hdr", self.vnet_hdr),
+            ("ping", self.ping_v4),
+            ("ipv6", self.ipv6),
+        ]
+    }
+
     /// All but the ones that `words` names, separated by commas: `peek-off`, `udp-gso`, `udp-gro`, `uso`, `vnet-hdr`, `ping`,
     /// `ipv6`.
     /// The error names every word that is none of them.
