@@ -1,6 +1,8 @@
-//! One TCP stream from guest to guest, MTU 1500, veth wires, by turns through the kernel's bridge, the bare forwarder,
+//! One TCP stream from guest to guest, MTU 1500, by turns through the kernel's bridge, the bare forwarder,
 //! Portolan's dataplane alone, and the whole of Portolan: daemon, network and attached namespaces. Prints every run, the medians, and the ratios. Needs root, ip and iperf3 (`perf/run` sees to them);
 //! all its traffic stays in three namespaces that it makes and removes.
+//!
+//! Wires are veth pairs, or with `--wire tap` TAP devices: then there are the bare forwarder's and Portolan's.
 
 #![allow(clippy::disallowed_methods, reason = "it measures, and waits for other programs")]
 
@@ -34,9 +36,20 @@ struct Options {
     /// The command to measure the whole of; without it only the dataplane is.
     #[arg(long)]
     portolan: Option<PathBuf>,
-    /// Fails unless Portolan's median is at least 0.55 of the bridge's and 0.85 of the forwarder's.
+    /// What the wires are made of.
+    #[arg(long, value_enum, default_value = "veth")]
+    wire: Wire,
+    /// Fails unless Portolan's median is at least 0.55 of the bridge's and 0.85 of the forwarder's; with TAP wires 0.9 of the
+    /// forwarder's.
     #[arg(long)]
     check: bool,
+}
+
+/// What wires are made of.
+#[derive(clap::ValueEnum, Clone, Copy, PartialEq)]
+enum Wire {
+    Veth,
+    Tap,
 }
 
 /// The ways from guest to guest.
@@ -99,7 +112,8 @@ impl Place {
                 "net.ipv6.conf.all.disable_ipv6=1",
             ])?;
         }
-        for (i, guest) in (0..).zip(&place.names[..2]) {
+        let guests = if options.wire == Wire::Veth { &place.names[..2] } else { &[] };
+        for (i, guest) in (0..).zip(guests) {
             ip(&format!(
                 "link add eth0 netns {guest} address {} type veth peer name s{i} netns {switch}",
                 guest_mac(i)
@@ -117,6 +131,9 @@ impl Place {
     /// Opens one way between the guests. The process that is the way, where it is one, ends with what is returned.
     fn open(&self, way: Way, options: &Options) -> io::Result<Option<Child>> {
         let [.., switch] = &self.names;
+        if options.wire == Wire::Tap && way == Way::Forwarder {
+            return self.open_taps(options).map(Some);
+        }
         // The guests' ends are as Portolan sets them up when Portolan serves them, else as they come.
         let gso = match way {
             Way::Dataplane => {
@@ -124,7 +141,8 @@ impl Place {
             }
             Way::Bridge | Way::Forwarder | Way::Portolan => 65536,
         };
-        for guest in &self.names[..2] {
+        let guests = if options.wire == Wire::Veth { &self.names[..2] } else { &[] };
+        for guest in guests {
             ip(&format!("-n {guest} link set eth0 gso_max_size {gso}"))?;
         }
         let (slots, kib) = (options.slots.to_string(), options.slot_kib.to_string());
@@ -148,6 +166,38 @@ impl Place {
             .stdin(Stdio::piped())
             .spawn()?;
         Ok(Some(child))
+    }
+
+    /// The bare forwarder with TAP devices, which are the guests' interfaces.
+    fn open_taps(&self, options: &Options) -> io::Result<Child> {
+        let [.., switch] = &self.names;
+        let program = std::env::current_exe()?.with_file_name("forwarder");
+        let mut child = Command::new("ip")
+            .args(["netns", "exec", switch])
+            .arg(program)
+            .args(["--tap", "t0", "t1"])
+            .stdin(Stdio::piped())
+            .spawn()?;
+        let move_in = || -> io::Result<()> {
+            let asked = Instant::now();
+            while ip(&format!("-n {switch} link show t1")).is_err() && asked.elapsed() < START_MAX {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            for (i, guest) in (0..).zip(&self.names[..2]) {
+                let (mac, address) = (guest_mac(i), guest_address(i));
+                ip(&format!("-n {switch} link set t{i} address {mac} netns {guest} name eth0"))?;
+                ip(&format!("-n {guest} addr add {address}/24 dev eth0"))?;
+                ip(&format!("-n {guest} link set eth0 up"))?;
+                if options.no_offload {
+                    without_offload(guest, "eth0")?;
+                }
+            }
+            Ok(())
+        };
+        move_in().inspect_err(|_| {
+            let _ = child.kill();
+        })?;
+        Ok(child)
     }
 
     /// A daemon, a network, and both guests attached to it.
@@ -183,7 +233,8 @@ impl Place {
                 let netns = format!("/run/netns/{guest}");
                 let words = ["attach", "--netns", &netns, "--name", name, "--network", "lan"];
                 let words = [&[program.as_str(), "--host", &host], words.as_slice()].concat();
-                run(&[words.as_slice(), &["--ifname", "eth1"]].concat())?;
+                let wire = if options.wire == Wire::Tap { "tap" } else { "veth" };
+                run(&[words.as_slice(), &["--ifname", "eth1", "--wire", wire]].concat())?;
                 if options.no_offload {
                     without_offload(guest, "eth1")?;
                 }
@@ -272,7 +323,14 @@ impl Drop for Place {
 fn main() -> io::Result<()> {
     let options = Options::parse();
     let place = Place::make(&options)?;
-    let ways = &WAYS[..if options.portolan.is_some() { 4 } else { 3 }];
+    let ways: Vec<(Way, &str)> = WAYS
+        .into_iter()
+        .filter(|(way, _)| match way {
+            Way::Portolan => options.portolan.is_some(),
+            Way::Bridge | Way::Dataplane => options.wire == Wire::Veth,
+            Way::Forwarder => true,
+        })
+        .collect();
     let mut rates = vec![Vec::new(); ways.len()];
     for _ in 0..options.runs {
         for ((way, _), rates) in ways.iter().zip(&mut rates) {
@@ -287,9 +345,14 @@ fn main() -> io::Result<()> {
         let runs: Vec<String> = rates.iter().map(|rate| format!("{rate:>6.0}")).collect();
         println!("{name:<16} {:>8.0}  {}", median(rates), runs.join(" "));
     }
-    let (bridge, forwarder, portolan) = (&rates[0], &rates[1], &rates[rates.len() - 1]);
+    let of = |wanted: Way| ways.iter().zip(&rates).find(|((way, _), _)| *way == wanted);
+    let portolan = &rates[rates.len() - 1];
+    let of_forwarder = if options.wire == Wire::Tap { 0.9 } else { 0.85 };
     let mut enough = true;
-    for (name, other, least) in [("bridge", bridge, 0.55), ("forwarder", forwarder, 0.85)] {
+    for (name, way, least) in
+        [("bridge", Way::Bridge, 0.55), ("forwarder", Way::Forwarder, of_forwarder)]
+    {
+        let Some((_, other)) = of(way) else { continue };
         let ratio = median(portolan) / median(other);
         let rounds: Vec<f64> =
             portolan.iter().zip(other).map(|(ours, theirs)| ours / theirs).collect();

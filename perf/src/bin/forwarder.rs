@@ -1,8 +1,11 @@
-//! The bare AF_PACKET forwarder: the baseline that says what moving frames costs without a switch.
+//! The bare forwarders: the baseline that says what moving frames costs without a switch.
 //!
 //! Two devices, a TPACKET_V2 receive ring each, `sendmsg` to the other; superframes cross whole behind their
 //! virtio_net_hdr. No tables, no checks, no counters, no timers, one thread, made as simple as it can be. Run it as root in
 //! the namespace that holds both devices: `forwarder IFNAME IFNAME [SLOTS]`.
+//!
+//! `forwarder --tap IFNAME IFNAME` makes two TAP devices instead, and goes on with them wherever they are moved: a frame is
+//! read behind its virtio_net_hdr and written to the other.
 
 use std::io;
 use std::os::fd::RawFd;
@@ -82,11 +85,52 @@ impl Side {
     }
 }
 
+/// Checksums, TCP over IPv4 and IPv6, and trains of datagrams over both (TUNSETOFFLOAD).
+const OFFLOADS: libc::c_uint = 0x67;
+
+/// A TAP device of that name with a virtio_net_hdr.
+fn tap(name: &str) -> io::Result<RawFd> {
+    // SAFETY: a C string, a plain structure of zeros whose name is shorter than its room, and a number are handed over.
+    unsafe {
+        let device =
+            check(libc::open(c"/dev/net/tun".as_ptr(), libc::O_RDWR | libc::O_NONBLOCK), "open")?;
+        let mut request: libc::ifreq = std::mem::zeroed();
+        for (to, from) in request.ifr_name.iter_mut().zip(name.bytes().take(libc::IFNAMSIZ - 1)) {
+            *to = from.cast_signed() as libc::c_char;
+        }
+        request.ifr_ifru.ifru_flags = (libc::IFF_TAP | libc::IFF_NO_PI | libc::IFF_VNET_HDR) as i16;
+        check(libc::ioctl(device, libc::TUNSETIFF, &raw mut request), "TUNSETIFF")?;
+        check(libc::ioctl(device, libc::TUNSETOFFLOAD, OFFLOADS), "TUNSETOFFLOAD")?;
+        Ok(device)
+    }
+}
+
+/// Forwards between two TAP devices for ever.
+fn forward_taps(first: &str, second: &str) -> io::Result<()> {
+    let ends = [tap(first)?, tap(second)?];
+    let mut frame = vec![0u8; VNET_BYTES + 65536 + 64];
+    let mut watched = ends.map(|fd| libc::pollfd { fd, events: libc::POLLIN, revents: 0 });
+    loop {
+        // SAFETY: the kernel writes to the two entries of the array.
+        check(unsafe { libc::poll(watched.as_mut_ptr(), 2, -1) }, "poll")?;
+        for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+            // SAFETY: the kernel writes at most the buffer's length to it, and reads what it wrote.
+            while let Ok(len) =
+                usize::try_from(unsafe { libc::read(from, frame.as_mut_ptr().cast(), frame.len()) })
+            {
+                // SAFETY: as above.
+                unsafe { libc::write(to, frame.as_ptr().cast(), len) };
+            }
+        }
+    }
+}
+
 fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let (first, second) = match words.as_slice() {
+        [tap, first, second] if tap == "--tap" => return forward_taps(first, second),
         [first, second, ..] => (first, second),
-        _ => return Err(io::Error::other("usage: forwarder IFNAME IFNAME [SLOTS]")),
+        _ => return Err(io::Error::other("usage: forwarder [--tap] IFNAME IFNAME [SLOTS]")),
     };
     let slots = words.get(2).and_then(|text| text.parse().ok()).unwrap_or(16);
     let (mut a, mut b) = (Side::open(first, slots)?, Side::open(second, slots)?);

@@ -27,7 +27,7 @@ fn a_gibibyte_by_a_published_port_arrives_as_it_was_sent() {
 }
 
 #[test]
-fn streams_cross_both_ways_over_both_families() {
+pub fn streams_cross_both_ways_over_both_families() {
     let place = place();
     place.server("web", "--network app -p 8080:7000", "7000");
     for (server, host) in [(OUTSIDE, HOST), (OUTSIDE6, HOST6)] {
@@ -40,7 +40,7 @@ fn streams_cross_both_ways_over_both_families() {
 
 /// A guest that makes no superframes, leaves no checksum to others, trusts none and joins nothing.
 #[test]
-fn streams_cross_both_ways_with_a_guest_without_offloads() {
+pub fn streams_cross_both_ways_with_a_guest_without_offloads() {
     let place = place();
     let guest = place.world.foreign_namespace();
     place.world.ok(&format!(

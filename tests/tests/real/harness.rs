@@ -3,6 +3,7 @@
 //! Nothing here waits without an end: a command that overstays its time is killed with its whole process group, and the
 //! test fails with what it had said. Dropping a [`World`] removes its nodes, ends its daemon and deletes its directories.
 
+use std::cell::Cell;
 use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::{Read, Seek};
@@ -29,6 +30,30 @@ pub enum Who {
     User,
     Root,
 }
+
+/// What the wires of a world are made of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Wires {
+    /// What there is where nothing is chosen.
+    Veth,
+    /// TAP devices, with this in PORTOLAN_WITHOUT.
+    Taps { without: &'static str },
+}
+
+thread_local! {
+    /// For the worlds that this thread makes.
+    static WIRES: Cell<Wires> = const { Cell::new(Wires::Veth) };
+}
+
+/// Runs a test whose worlds have wires of that kind.
+pub fn with_wires(wires: Wires, test: fn()) {
+    WIRES.set(wires);
+    test();
+}
+
+/// Words that give a command a /dev/net/tun of its own: a machine may keep its own one for root.
+const OWN_TUN: &str =
+    "mount -t tmpfs tmpfs /dev/net && mknod -m 666 /dev/net/tun c 10 200 && exec \"$@\"";
 
 /// What a command said, and how it ended.
 #[derive(Clone, Debug)]
@@ -92,6 +117,7 @@ impl Drop for Kept {
 pub struct World {
     dir: tempfile::TempDir,
     who: Who,
+    wires: Wires,
     wrapper: Vec<String>,
     keeper: Option<Kept>,
 }
@@ -123,12 +149,14 @@ impl World {
         // for a moment more, and then it cannot be run.
         let copied = Command::new("cp").arg(built()).arg(dir.path().join("portolan")).status();
         assert!(copied.unwrap().success());
-        let world = World {
-            dir,
-            who,
-            wrapper: wrapper.iter().map(ToString::to_string).collect(),
-            keeper: None,
-        };
+        let wires = WIRES.get();
+        let mut wrapper: Vec<String> = wrapper.iter().map(ToString::to_string).collect();
+        if let Wires::Taps { without } = wires {
+            let own = ["unshare", "--mount", "sh", "-c", OWN_TUN, "sh", "env"];
+            wrapper.extend(own.map(String::from));
+            wrapper.push(format!("PORTOLAN_WITHOUT={without}"));
+        }
+        let world = World { dir, who, wires, wrapper, keeper: None };
         for name in ["home", "run", "state"] {
             let path = world.path(name);
             fs::create_dir(&path).unwrap();
@@ -195,7 +223,19 @@ impl World {
     /// A `portolan` command that talks to this world's daemon, not started yet.
     pub fn command<I: IntoIterator<Item = S>, S: AsRef<OsStr>>(&self, words: I) -> Command {
         let mut command = self.program(self.path("portolan"));
-        command.args(words);
+        let words: Vec<S> = words.into_iter().collect();
+        let verbs: Vec<_> =
+            words.iter().take(2).filter_map(|word| word.as_ref().to_str()).collect();
+        let verb_len = match verbs.as_slice() {
+            ["run" | "attach", ..] => 1,
+            ["network", "connect"] => 2,
+            _ => 0,
+        };
+        command.args(&words[..verb_len]);
+        if verb_len > 0 && self.wires != Wires::Veth {
+            command.args(["--wire", "tap"]);
+        }
+        command.args(&words[verb_len..]);
         command
     }
 

@@ -47,7 +47,7 @@ fn receiver_in(to: &Netns) -> Kept {
 const TRANSFER: u64 = 300;
 
 #[test]
-fn a_gibibyte_arrives_as_it_was_sent() {
+pub fn a_gibibyte_arrives_as_it_was_sent() {
     let world = World::user();
     world.ok("network create app");
     let take = ["run", "-d", "--name", "db", "--network", "app", "--", "python3", "-c", TAKE];
@@ -64,7 +64,7 @@ fn a_gibibyte_arrives_as_it_was_sent() {
 
 /// Without offloads every frame has to be made, checked and carried one by one.
 #[test]
-fn a_gibibyte_arrives_as_it_was_sent_without_offloads() {
+pub fn a_gibibyte_arrives_as_it_was_sent_without_offloads() {
     let world = World::root();
     let (from, to) = (Netns::new("from"), Netns::new("to"));
     world.ok("network create --subnet 10.1.0.0/24 app");
@@ -91,7 +91,7 @@ fn a_gibibyte_arrives_as_it_was_sent_without_offloads() {
 
 /// One side makes superframes with partial checksums, the other one's interface trusts no checksum and joins nothing.
 #[test]
-fn superframes_arrive_at_a_guest_without_receive_offloads() {
+pub fn superframes_arrive_at_a_guest_without_receive_offloads() {
     let world = World::root();
     let to = Netns::new("plain");
     world.ok("network create --subnet 10.1.0.0/24 app");

@@ -18,7 +18,7 @@ fn with_db() -> World {
 }
 
 #[test]
-fn a_node_is_found_by_each_of_its_names() {
+pub fn a_node_is_found_by_each_of_its_names() {
     let world = with_db();
     let id: String = world.json("inspect db")[0]["Id"].as_str().unwrap()[..12].into();
     let hostname = world.exec("db", "hostname").ok();
@@ -34,7 +34,7 @@ fn a_node_is_found_by_each_of_its_names() {
 }
 
 #[test]
-fn networks_are_apart_even_with_equal_subnets() {
+pub fn networks_are_apart_even_with_equal_subnets() {
     let world = World::user();
     for network in ["east", "west"] {
         world.ok(&format!("network create --subnet 10.77.0.0/24 {network}"));
@@ -79,7 +79,7 @@ fn a_node_of_another_network_is_out_of_reach() {
 }
 
 #[test]
-fn two_networks_are_two_interfaces_in_the_order_given() {
+pub fn two_networks_are_two_interfaces_in_the_order_given() {
     let world = World::user();
     world.ok("network create --subnet 10.1.0.0/24 app");
     world.ok("network create --subnet 10.2.0.0/24 other");
@@ -96,7 +96,7 @@ fn two_networks_are_two_interfaces_in_the_order_given() {
 }
 
 #[test]
-fn a_node_is_shown_run_in_and_removed() {
+pub fn a_node_is_shown_run_in_and_removed() {
     let world = with_db();
     assert!(world.exec("db", "ss -ltn").ok().contains("0.0.0.0:8000"));
     assert_eq!(world.exec("db", "exit 7").code, 7);
@@ -189,7 +189,7 @@ fn comes_and_goes(world: &World, attach: &str, shell: impl Fn(&str) -> Said) {
 }
 
 #[test]
-fn a_namespace_of_the_same_user_is_attached_detached_and_attached_again() {
+pub fn a_namespace_of_the_same_user_is_attached_detached_and_attached_again() {
     let world = with_db();
     let guest = namespace(&world);
     let pid = guest.pid();
@@ -197,7 +197,7 @@ fn a_namespace_of_the_same_user_is_attached_detached_and_attached_again() {
 }
 
 #[test]
-fn a_namespace_of_roots_is_attached_by_roots_daemon() {
+pub fn a_namespace_of_roots_is_attached_by_roots_daemon() {
     let world = World::root();
     let netns = Netns::new("attach");
     world.ok("network create app");
@@ -248,7 +248,7 @@ impl Drop for Podman<'_> {
 }
 
 #[test]
-fn connect_and_disconnect_change_a_running_node() {
+pub fn connect_and_disconnect_change_a_running_node() {
     let world = World::user();
     world.ok("network create --subnet 10.1.0.0/24 app");
     world.ok("network create --subnet 10.2.0.0/24 other");
@@ -283,7 +283,7 @@ fn connect_and_disconnect_change_a_running_node() {
 }
 
 #[test]
-fn neighbours_and_gateway_answer_arp_and_ipv6() {
+pub fn neighbours_and_gateway_answer_arp_and_ipv6() {
     let world = World::user();
     world.ok("network create --ipv6 --subnet 10.1.0.0/24 --subnet fd00:1::/64 app");
     world.idle("--name db --network app");
@@ -300,7 +300,7 @@ fn neighbours_and_gateway_answer_arp_and_ipv6() {
 }
 
 #[test]
-fn iperf3_runs_guest_to_guest() {
+pub fn iperf3_runs_guest_to_guest() {
     let world = World::user();
     world.ok("network create app");
     world.node("--name db --network app", "exec iperf3 -s");

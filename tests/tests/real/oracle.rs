@@ -305,7 +305,7 @@ fn switch() -> Vec<(&'static str, Vec<usize>)> {
 }
 
 #[test]
-fn the_switch_does_with_every_frame_what_the_kernel_bridge_does() {
+pub fn the_switch_does_with_every_frame_what_the_kernel_bridge_does() {
     let (kernel, switch) = (kernel(), switch());
     assert_eq!(kernel, expected(), "the kernel bridge");
     assert_eq!(switch, expected(), "the switch");

@@ -38,7 +38,7 @@ fn ports(place: &Place, node: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_node_sees_the_clients_own_address_and_port_by_tcp_and_udp_over_both_families() {
+pub fn a_node_sees_the_clients_own_address_and_port_by_tcp_and_udp_over_both_families() {
     let place = place("-p 8080:7000 -p 8053:7000/udp");
     for server in [HOST, HOST6] {
         sees_the_client(&place, "who", server, 8080);
@@ -274,7 +274,7 @@ fn a_node_and_its_neighbour_reach_a_published_port_by_the_hosts_address() {
 }
 
 #[test]
-fn who_connects_while_the_daemon_is_dead_is_served_by_its_heir() {
+pub fn who_connects_while_the_daemon_is_dead_is_served_by_its_heir() {
     let place = place("-p 8080:7000 -p 8080:7000/udp");
     sees_the_client(&place, "who", HOST, 8080);
     let (daemon, keeper) = place.world.pids();

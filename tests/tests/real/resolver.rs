@@ -34,7 +34,7 @@ fn dig(world: &World, words: &str) -> (String, String, Vec<String>) {
 }
 
 #[test]
-fn dig_gets_addresses_and_names() {
+pub fn dig_gets_addresses_and_names() {
     let world = with_db();
     let id = world.json("inspect db")[0]["Id"].as_str().unwrap()[..12].to_owned();
     let found = |words: &str, data: &str| {
@@ -74,7 +74,7 @@ fn dig_is_told_what_there_is_not() {
 }
 
 #[test]
-fn dig_gets_a_large_answer_by_the_size_it_takes() {
+pub fn dig_gets_a_large_answer_by_the_size_it_takes() {
     let world = with_db();
     let mut addresses: Vec<String> = Vec::new();
     for number in 0..32 {

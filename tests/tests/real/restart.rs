@@ -69,7 +69,7 @@ fn states(world: &World) -> BTreeMap<String, String> {
 }
 
 #[test]
-fn a_killed_daemon_is_replaced_and_every_node_keeps_what_it_had() {
+pub fn a_killed_daemon_is_replaced_and_every_node_keeps_what_it_had() {
     let world = World::user();
     world.ok("network create --ipv6 app");
     for name in ["a", "b"] {
@@ -192,7 +192,7 @@ print('sum', count, digest.hexdigest(), flush=True)
 ";
 
 #[test]
-fn a_connection_lives_through_the_deaths_of_the_daemon_and_its_bytes_are_whole() {
+pub fn a_connection_lives_through_the_deaths_of_the_daemon_and_its_bytes_are_whole() {
     let world = World::user();
     world.ok("network create app");
     python(&world, "--name b --network app", DIGEST_IN, &[]);
@@ -274,7 +274,7 @@ impl Drop for Autostarted<'_> {
 }
 
 #[test]
-fn when_both_are_killed_the_next_command_starts_anew_and_tells_the_truth() {
+pub fn when_both_are_killed_the_next_command_starts_anew_and_tells_the_truth() {
     let world = World::user();
     world.ok("network create app");
     for name in ["a", "b", "gone"] {
@@ -329,7 +329,7 @@ fn when_both_are_killed_the_next_command_starts_anew_and_tells_the_truth() {
 }
 
 #[test]
-fn a_keeper_that_is_asked_to_stop_takes_all_of_its_own_along() {
+pub fn a_keeper_that_is_asked_to_stop_takes_all_of_its_own_along() {
     let mut world = World::user();
     world.ok("network create app");
     for name in ["a", "b"] {
@@ -411,7 +411,7 @@ fn each_end_of_a_program_has_its_exit_code() {
 }
 
 #[test]
-fn what_is_to_be_removed_at_its_end_leaves_nothing() {
+pub fn what_is_to_be_removed_at_its_end_leaves_nothing() {
     let world = World::user();
     world.ok("network create app");
     world.node("--rm --name quick --network app", "echo some words; exit 3");
@@ -425,7 +425,7 @@ fn what_is_to_be_removed_at_its_end_leaves_nothing() {
 }
 
 #[test]
-fn a_link_that_the_guest_deletes_is_the_end_of_its_endpoint_alone() {
+pub fn a_link_that_the_guest_deletes_is_the_end_of_its_endpoint_alone() {
     let world = World::user();
     world.ok("network create app");
     world.ok("network create other");
@@ -448,7 +448,7 @@ fn a_link_that_the_guest_deletes_is_the_end_of_its_endpoint_alone() {
 }
 
 #[test]
-fn a_killed_process_ends_its_node_whether_run_or_attached() {
+pub fn a_killed_process_ends_its_node_whether_run_or_attached() {
     let world = World::user();
     world.ok("network create app");
     world.idle("--name n --network app");
@@ -465,7 +465,7 @@ fn a_killed_process_ends_its_node_whether_run_or_attached() {
 }
 
 #[test]
-fn a_namespace_that_is_deleted_takes_its_node_along() {
+pub fn a_namespace_that_is_deleted_takes_its_node_along() {
     let world = World::root();
     world.ok("network create app");
     let netns = Netns::new("dying");
@@ -477,7 +477,7 @@ fn a_namespace_that_is_deleted_takes_its_node_along() {
 }
 
 #[test]
-fn deaths_in_quick_succession_are_outlived() {
+pub fn deaths_in_quick_succession_are_outlived() {
     let world = World::user();
     world.ok("network create app");
     for name in ["a", "b"] {

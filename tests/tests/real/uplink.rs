@@ -18,7 +18,7 @@ fn place() -> Place {
 }
 
 #[test]
-fn curl_gets_pages_over_both_families_and_the_host_is_who_asks() {
+pub fn curl_gets_pages_over_both_families_and_the_host_is_who_asks() {
     let place = place();
     for (server, host) in [(OUTSIDE.to_string(), HOST), (format!("[{OUTSIDE6}]"), HOST6)] {
         let page = place
@@ -57,7 +57,7 @@ fn datagrams_of_64_kib_come_back_as_they_went() {
 }
 
 #[test]
-fn datagrams_of_every_size_come_back_as_they_went() {
+pub fn datagrams_of_every_size_come_back_as_they_went() {
     let place = place();
     for server in [OUTSIDE, OUTSIDE6] {
         for len in [0, 1, 1400, 1473, 4000, 9000, 20_000] {
@@ -128,7 +128,7 @@ fn hops(place: &Place, options: &str, server: &str) -> Vec<String> {
 }
 
 #[test]
-fn a_trace_by_datagrams_shows_the_gateway_every_router_and_the_end() {
+pub fn a_trace_by_datagrams_shows_the_gateway_every_router_and_the_end() {
     let place = place();
     for (server, router) in [(OUTSIDE, ROUTER), (OUTSIDE6, ROUTER6)] {
         let hops = hops(&place, "", server);
@@ -155,7 +155,7 @@ fn a_trace_by_echoes_shows_the_gateway_every_router_and_the_end() {
 const AT_ONCE: u64 = 2500;
 
 #[test]
-fn a_refused_connection_is_refused_at_once() {
+pub fn a_refused_connection_is_refused_at_once() {
     let place = place();
     for server in [OUTSIDE, OUTSIDE6] {
         let said = place.talk("n", &format!("connect {server} 7999"));
