@@ -64,7 +64,7 @@ fn world(options: &str) -> World {
     world
 }
 
-/// The rows of `leases` of the network: address, hardware address, node.
+/// The rows of `leases` of the network.
 fn leases(world: &World) -> Vec<serde_json::Value> {
     world.json("leases lan --format json").as_array().unwrap().clone()
 }
@@ -108,7 +108,7 @@ fn what_is_advertised_is_read_by_others_as_it_was_meant() {
     assert_eq!(said("Autonomous address conf."), "No");
     assert_eq!(said("Recursive DNS server"), "fd66::1");
     assert_eq!(said("DNS search list"), "lan.example example");
-    assert_eq!(said("Route"), "fd99::/48");
+    assert_eq!(said("Route "), "fd99::/48");
 
     let path = world.path("radvdump");
     let log = fs::File::create(&path).unwrap();
@@ -174,7 +174,7 @@ fn dhclient_gets_the_endpoints_address() {
     assert!(told.contains("new_max_life=3600\n"), "{told}");
     let rows = leases(&world);
     assert_eq!(rows.len(), 1, "{rows:?}");
-    assert_eq!(rows[0]["Address"], address, "{rows:?}");
+    assert_eq!(rows[0]["IPAddress"], address, "{rows:?}");
     guest.end_dhclient(&world, "-r", "eth0");
     assert_eq!(leases(&world).len(), 1, "it is the endpoint's own");
 }
@@ -204,7 +204,7 @@ fn a_stranger_behind_a_port_is_lent_an_address_and_gives_it_back() {
     let lent = told.lines().find_map(|line| line.strip_prefix("new_ip6_address=")).unwrap();
     assert!(lent.starts_with("fd66::") && lent != guest.address(&world), "{told}");
     let rows = leases(&world);
-    assert_eq!((rows.len(), rows[0]["Address"].as_str()), (1, Some(lent)), "{rows:?}");
+    assert_eq!((rows.len(), rows[0]["IPAddress"].as_str()), (1, Some(lent)), "{rows:?}");
     guest.end_dhclient(&world, "-r", "mac0");
     eventually("it is given back", 10, || leases(&world).is_empty());
 }
