@@ -141,7 +141,7 @@ fn what_is_no_sound_solicitation_is_not_answered() {
         assert_eq!(receivers(&out), [2], "{len}");
     }
     assert_eq!(receivers(&bench.send(1, whole)), [2, 1]);
-    assert_eq!(bench.datapath.poll_timeout().is_some(), true);
+    assert!(bench.datapath.poll_timeout().is_some());
 }
 
 #[test]
