@@ -50,7 +50,7 @@ const ALL_NODES_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 0, 0, 1]);
 const ALL_ROUTERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 2);
 
 /// The advertisements of one network.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Adverts {
     advert: Advert,
     /// The ports that somebody listens behind, and what these may still ask.
