@@ -237,6 +237,11 @@ impl Fdb {
         self.index.len()
     }
 
+    /// How many entries there are, static ones included.
+    pub fn entries(&self) -> usize {
+        self.index.len() + self.statics.len()
+    }
+
     /// Whether nothing is learned.
     pub fn is_empty(&self) -> bool {
         self.index.is_empty()

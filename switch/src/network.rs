@@ -296,7 +296,7 @@ impl Network {
     pub fn tally(&self) -> NetworkTally {
         NetworkTally {
             network: self.id,
-            stations: self.stations.len(),
+            stations: self.stations.entries(),
             leases: self.services.lease_count(),
         }
     }

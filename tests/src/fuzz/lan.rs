@@ -1,17 +1,19 @@
 //! Arbitrary bytes as what the guests of one LAN do to each other and to its gateway.
 //!
 //! The first bytes of a script choose how the network is and what each of its four ports may do: mode, guard, storm limits,
-//! loops, snooping, answers, VLANs, isolation, and the servers of addresses. Its steps are frames of any port, sound to a
-//! degree that the script chooses, with any virtio_net_hdr and tags in or beside them; frames that were sent out and come
-//! back by some port; time; and ports that come and go. What goes out must go to a port there is, and its offload must fit
-//! its bytes, for whoever sends it relies on that.
+//! loops, snooping, answers, VLANs, isolation, the servers of addresses, and whether all of it is captured. Its steps are
+//! frames of any port, sound to a degree that the script chooses, with any virtio_net_hdr and tags in or beside them, and
+//! explained beforehand where it says so; frames that were sent out and come back by some port; time; and ports that come
+//! and go. What goes out must go to a port there is, and its offload must fit its bytes, for whoever sends it relies on that;
+//! what is explained must change nothing.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
+use portolan_switch::capture::{CaptureBuffer, CaptureId, CaptureSpec, Scope};
 use portolan_switch::command::{
-    Advert, Carriage, Command, Conduct, Dhcp4, Dhcp6, Egress, Filtering, HostSpec, Limits,
-    LoopAction, Mode, NetworkSpec, PortSpec, ServiceSpec, StormLimits, VlanPolicy,
+    Advert, Answer, Carriage, Command, Conduct, Dhcp4, Dhcp6, Egress, Filtering, HostSpec, Limits,
+    LoopAction, Mode, NetworkSpec, PortSpec, Query, ServiceSpec, StormLimits, VlanPolicy,
 };
 use portolan_switch::datapath::Datapath;
 use portolan_switch::drops::DropReason;
@@ -20,6 +22,7 @@ use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
 use portolan_switch::offload::{VNET_LEN, parse_vnet};
 use portolan_switch::outbox::Outbox;
 use portolan_switch::segment::segment;
+use portolan_switch::trace::Question;
 use portolan_switch::turn::Turn;
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
@@ -32,6 +35,8 @@ use crate::packet::{ICMPV6, TCP, ethernet, fill_checksums, ip, udp};
 const PORTS: u32 = 4;
 const ROUNDS_MAX: usize = 50;
 const ARENA: usize = 1 << 18;
+/// Bytes of each frame that captures keep.
+const SNAPLEN: usize = 200;
 /// Frames that were sent out and may come back.
 const KEPT_MAX: usize = 16;
 
@@ -196,6 +201,15 @@ impl Lan {
             choices: [script.byte(), script.byte(), script.byte(), script.byte()],
             ports_max,
         };
+        if lan.choices[3] & 0x80 != 0 {
+            let id = CaptureId(1);
+            let scope = Scope::Network(NETWORK);
+            lan.datapath.start_capture(CaptureSpec { id, scope, snaplen: SNAPLEN });
+            for _ in 0..2 {
+                let lent = lan.datapath.lend_to_capture(id, CaptureBuffer::default());
+                assert!(lent.is_ok(), "the capture runs");
+            }
+        }
         // One stays away, so that there are unknown stations, and it may come.
         (0..ports_max.min(3)).for_each(|port| lan.attach(port));
         lan
@@ -264,6 +278,7 @@ impl Lan {
         let mut turn = Turn { frames: &mut table, outbox: &mut outbox, host, random };
         let result = step(&mut self.datapath, &mut turn, self.now);
         for entry in outbox.entries() {
+            self.datapath.show_sent(entry.port, &[*entry], &table, &[], self.now);
             let frame = table.get(entry.frame);
             let is_there = self.attached.get(entry.port.0 as usize).copied().unwrap_or(false);
             assert!(is_there, "to {:?}, which is not attached", entry.port);
@@ -277,7 +292,31 @@ impl Lan {
         }
         assert!(self.datapath.totals().balanced(), "{:?}", self.datapath.totals());
         while self.datapath.poll_event().is_some() {}
+        self.look_at_captures();
         result
+    }
+
+    /// Reads what was captured, and lends the buffer again.
+    fn look_at_captures(&mut self) {
+        while let Some((id, mut buffer)) = self.datapath.poll_capture(self.now) {
+            for record in buffer.records() {
+                assert!(record.bytes.len() <= SNAPLEN && record.bytes.len() <= record.len);
+                assert!(record.time <= self.now, "a frame of times to come");
+            }
+            buffer.clear();
+            assert!(self.datapath.lend_to_capture(id, buffer).is_ok(), "the capture runs");
+        }
+    }
+
+    /// Asks what would become of a frame: whatever the answer, nothing changes.
+    fn explain(&mut self, port: u32, frame: &[u8]) {
+        let (totals, due) = (self.datapath.totals(), self.datapath.poll_timeout());
+        let tally = self.datapath.query(&Query::Tally, self.now);
+        let question = Question { port: PortId(port), frame: frame.to_vec() };
+        let answer = self.datapath.explain(&question, self.now);
+        assert!(matches!(answer, Answer::Explained(_)), "{answer:?}");
+        assert_eq!((self.datapath.totals(), self.datapath.poll_timeout()), (totals, due));
+        assert_eq!(self.datapath.query(&Query::Tally, self.now), tally);
     }
 
     /// What is due now, and what sockets have to say.
@@ -524,6 +563,9 @@ pub(super) fn play(data: &[u8], mut make: impl FnMut(&mut Script<'_>, u32) -> Ve
             _ => {
                 let frame = make(&mut script, port);
                 if lan.attached[port as usize] {
+                    if step & 0x80 != 0 {
+                        lan.explain(port, &frame);
+                    }
                     lan.send(port, &frame, &mut script, step & 0x70);
                 } else {
                     lan.datapath.count_drop(PortId(port), DropReason::TxDown, 1);
