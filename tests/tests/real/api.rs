@@ -33,6 +33,8 @@ impl Answered {
     }
 }
 
+/// A connection of this process. The daemon is root's: that of an ordinary user cannot see of which namespace root's processes
+/// are, and serves none of them.
 fn connect(world: &World) -> UnixStream {
     let stream = UnixStream::connect(world.runtime().join("api.sock")).unwrap();
     stream.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
@@ -143,7 +145,7 @@ impl Described {
 
 #[test]
 fn every_answer_is_as_the_document_describes_it_and_every_path_of_it_is_served() {
-    let world = World::user();
+    let world = World::root();
     let mut all = Described::of(&world);
     let network = json!({
         "Name": "app", "EnableIPv6": true, "Labels": {"a": "b"},
@@ -162,7 +164,7 @@ fn every_answer_is_as_the_document_describes_it_and_every_path_of_it_is_served()
         };
     step(201, "POST", "/v1/networks", "/v1/networks", Some(network.clone()));
     step(409, "POST", "/v1/networks", "/v1/networks", Some(network));
-    step(400, "POST", "/v1/networks", "/v1/networks", Some(json!({"Name": ".."})));
+    step(400, "POST", "/v1/networks", "/v1/networks", Some(json!({"Name": ""})));
     step(201, "POST", "/v1/networks", "/v1/networks", Some(json!({"Name": "spare"})));
     world.node("--name n1 --network app", "ping -c 3 10.70.0.1; exec sleep 1000");
     world.idle("--name n2 --network app --network bridge -p 127.0.0.1:0:8000");
@@ -255,7 +257,7 @@ fn captures(world: &World, all: &mut Described) {
 
 #[test]
 fn what_is_no_request_is_refused_with_one_line_and_the_daemon_goes_on() {
-    let world = World::user();
+    let world = World::root();
     let (daemon, _) = world.pids();
     let post = |path: &str, kind: &str, body: &[u8]| {
         let mut request = format!(
@@ -331,7 +333,7 @@ fn what_is_no_request_is_refused_with_one_line_and_the_daemon_goes_on() {
 
 #[test]
 fn metrics_are_such_as_prometheus_takes_and_tell_of_what_was_done() {
-    let world = World::user();
+    let world = World::root();
     world.ok("network create app");
     world.idle("--name quiet --network app");
     let sent = world.once("--name loud --network app", "ping -c 5 -i 0.2 -W 2 quiet");
