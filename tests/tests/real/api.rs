@@ -204,13 +204,11 @@ fn every_answer_is_as_the_document_describes_it_and_every_path_of_it_is_served()
     step(200, "POST", "/v1/nodes/{name}/publish", "/v1/nodes/n2/publish", Some(publish));
     let wrong = Some(json!({"Ports": ["99999"]}));
     step(400, "POST", "/v1/nodes/{name}/publish", "/v1/nodes/n2/publish", wrong);
-    let closed = Some(json!({"Ports": ["80"]}));
+    let closed = Some(json!({"Ports": ["127.0.0.1:0:80"]}));
     step(200, "POST", "/v1/nodes/{name}/unpublish", "/v1/nodes/n2/unpublish", closed);
     step(200, "POST", "/v1/nodes/{name}/detach", "/v1/nodes/foreign/detach", None);
     step(409, "DELETE", networks, "/v1/networks/app", None);
     step(409, "DELETE", nodes, "/v1/nodes/n2", None);
-    let code = Some(json!({"ExitCode": 3}));
-    step(200, "POST", "/v1/nodes/{name}/exited", "/v1/nodes/n2/exited", code);
     step(200, "POST", "/v1/nodes/{name}/stop", "/v1/nodes/first/stop?t=0", None);
     step(200, "DELETE", nodes, "/v1/nodes/first", None);
     step(404, "DELETE", "/v1/captures/{id}", "/v1/captures/77", None);
@@ -221,6 +219,8 @@ fn every_answer_is_as_the_document_describes_it_and_every_path_of_it_is_served()
             assert_eq!(answer.status, expected, "{method} {path}: {answer:?}");
             all.check(method, template, &answer);
         };
+    let code = Some(json!({"ExitCode": 3}));
+    step(200, "POST", "/v1/nodes/{name}/exited", "/v1/nodes/n2/exited", code);
     step(200, "DELETE", nodes, "/v1/nodes/n2?force=true", None);
     step(200, "DELETE", networks, "/v1/networks/app?force=true", None);
     step(200, "POST", "/v1/networks/prune", "/v1/networks/prune", Some(json!({"Labels": []})));
