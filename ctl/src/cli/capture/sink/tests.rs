@@ -33,8 +33,9 @@ fn stream(packets: u32, len: usize, lost: u64) -> (Vec<u8>, Vec<usize>) {
     note(&writer);
     writer
         .write_pcapng_block(InterfaceStatisticsBlock {
+            interface_id: 0,
+            timestamp: std::time::Duration::ZERO,
             options: vec![InterfaceStatisticsOption::IsbIfDrop(lost)],
-            ..InterfaceStatisticsBlock::default()
         })
         .unwrap();
     (writer.into_inner(), starts)
