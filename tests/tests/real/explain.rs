@@ -55,7 +55,7 @@ fn each_frame_that_nodes_sent_in_a_capture_is_explained() {
     world.ok("network create app");
     world.idle("--name a --network app");
     world.idle("--name b --network app");
-    let file = world.path("frames.pcapng");
+    let file = world.path("home/frames.pcapng");
     let mut words = vec!["capture", "app", "--count", "4", "--duration", "20s", "-w"];
     words.push(file.to_str().unwrap());
     let mut capture = crate::harness::Kept::spawn(world.command(words));
