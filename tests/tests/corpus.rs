@@ -1,5 +1,7 @@
 //! What fuzzing has found, or starts from, is replayed: no script makes the switch panic or lose a frame without a name.
 
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -145,7 +145,7 @@ fn services(how: u8, more: u8) -> ServiceSpec {
 
 fn conduct(choice: u8, port: u32) -> Conduct {
     let vlans = match choice & 7 {
-        0 | 1 | 2 => VlanPolicy::Transparent,
+        0..=2 => VlanPolicy::Transparent,
         3 => VlanPolicy::Access(10),
         4 => VlanPolicy::Access(20),
         5 => VlanPolicy::Tunnel(30),
