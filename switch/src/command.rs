@@ -16,6 +16,10 @@ pub use crate::trace::{Explanation, Piece, Question, Receiver, Stage, Step};
 
 /// One step from the present towards the desired state.
 #[derive(Clone, PartialEq, Eq, Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few wait at a time, and each is moved a few times only"
+)]
 pub enum Command {
     /// A network comes to be.
     CreateNetwork(NetworkSpec),

@@ -10,6 +10,7 @@
 //! Commands are staged until their commit and then applied at once, so that no frame sees half a change. They were validated
 //! against the desired state before they came here: one that does not fit is a bug, and asserted.
 
+mod capturing;
 mod explain;
 
 use std::collections::VecDeque;
@@ -22,10 +23,9 @@ use portolan_nat::inside::{Call, Lost, Zone};
 use portolan_nat::sockets::host::{Ready, SocketId};
 use portolan_nat::sockets::{PublicationId, Sockets};
 
-use crate::capture::{CaptureBuffer, CaptureId, CaptureSpec, Captures, Ended};
+use crate::capture::Captures;
 use crate::command::{Answer, Command, Event, HostSpec, NetworkSpec, PortSpec, Query, Tally};
 use crate::drops::{DropCounts, DropReason};
-use crate::frame::FrameTable;
 use crate::frame::FrameIdx;
 use crate::gateway::dns_tcp::Pool;
 use crate::gateway::forward::{Forwarding, Ways};
@@ -33,7 +33,6 @@ use crate::ids::{NetworkId, NodeId, PortId, Time};
 #[cfg(test)]
 use crate::neighbor::Neighbor;
 use crate::network::Network;
-use crate::outbox::Entry;
 use crate::policy::{Origin, Prefixes};
 use crate::router::Aside;
 use crate::trace::Trace;
@@ -419,55 +418,6 @@ impl Datapath {
         match place(&self.places, port).and_then(|id| find(&mut self.networks, id)) {
             Some(network) => network.count_drop(port, reason, frames),
             None => self.adrift.add(reason, frames),
-        }
-    }
-
-    /// Starts a capture, which needs buffers lent to it. Panics where it runs, or too many do.
-    pub fn start_capture(&mut self, spec: CaptureSpec) {
-        self.shared.captures.start(spec);
-    }
-
-    /// Lends a capture one more buffer; it comes back where the capture has ended.
-    pub fn lend_to_capture(
-        &mut self,
-        id: CaptureId,
-        buffer: CaptureBuffer,
-    ) -> Result<(), CaptureBuffer> {
-        self.shared.captures.lend(id, buffer)
-    }
-
-    /// Ends a capture; none where it does not run.
-    pub fn end_capture(&mut self, id: CaptureId) -> Option<Ended> {
-        self.shared.captures.end(id)
-    }
-
-    /// The oldest buffer of a capture that is full, or whose records have waited long enough.
-    pub fn poll_capture(&mut self, now: Time) -> Option<(CaptureId, CaptureBuffer)> {
-        self.shared.captures.poll(now)
-    }
-
-    /// When [`Datapath::poll_capture`] wants to be called though no frame came.
-    pub fn capture_due(&self) -> Option<Time> {
-        self.shared.captures.due()
-    }
-
-    /// Shows captures what was sent to a port, or was to be: the frames at `refused`, in order, were not, and why. To be
-    /// called by whoever sends, as long as `frames` is what it was; of no effect where nothing is captured.
-    pub fn show_sent(
-        &mut self,
-        port: PortId,
-        run: &[Entry],
-        frames: &FrameTable<'_>,
-        refused: &[(usize, DropReason)],
-        now: Time,
-    ) {
-        if self.shared.captures.is_empty() {
-            return;
-        }
-        let network = place(&self.places, port).and_then(|id| find(&mut self.networks, id));
-        if let Some(network) = network {
-            let whose = (network.id(), network.node_of(port));
-            self.shared.captures.sent(port, whose, run, frames, refused, now);
         }
     }
 

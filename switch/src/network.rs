@@ -277,8 +277,7 @@ impl Network {
 
     /// When [`Network::handle_timeout`] wants to be called, at the earliest.
     pub fn next_timeout(&self) -> Option<Time> {
-        let all =
-            [self.stations.next_expiry(), self.services.next_timeout(), self.next_watch()];
+        let all = [self.stations.next_expiry(), self.services.next_timeout(), self.next_watch()];
         all.into_iter().flatten().min()
     }
 

@@ -270,8 +270,11 @@ impl Dataplane {
         }
         let registry = self.poll.registry();
         let token = Token(id.0 as usize);
-        let registered =
-            registry.register(&mut SourceFd(&port.descriptor().as_raw_fd()), token, Interest::READABLE);
+        let registered = registry.register(
+            &mut SourceFd(&port.descriptor().as_raw_fd()),
+            token,
+            Interest::READABLE,
+        );
         port.provide(&mut self.buffers);
         self.tx[at] = Some(port.sender(self.uso));
         let dead = registered.is_err();

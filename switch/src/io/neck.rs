@@ -30,6 +30,7 @@ const KEPT_MAX: usize = 256;
 
 /// From the control side to the dataplane.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "its queue is short, and holds ports too")]
 pub enum Down {
     /// The port is served from now on. Attach it by [`Command::AttachPort`] first: until then its frames are dropped.
     Open(PortId, Port),
