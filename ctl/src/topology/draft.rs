@@ -236,7 +236,9 @@ impl Topology {
     ) -> Option<EndpointId> {
         let before = faults.count();
         let options = check_wish(wish, network, faults, warnings);
-        self.check_room(network, faults);
+        if self.is_full_wire(network, faults) {
+            return None;
+        }
         let first = wish.driver_opts.get(IFNAME_KEY).unwrap_or(&node.ifname);
         if *first != node.ifname {
             check_ifname(first, faults);
@@ -396,18 +398,21 @@ impl Topology {
         None
     }
 
-    /// Notes that a wire has its two ends.
-    fn check_room(&self, network: &Network, faults: &mut Faults) {
+    /// Whether the network is a wire that has its two ends, which is noted.
+    fn is_full_wire(&self, network: &Network, faults: &mut Faults) -> bool {
         if !NetworkOptions::of(network).is_wire() {
-            return;
+            return false;
         }
-        let ends: Vec<&str> = self.members(network.id).map(|(n, _)| n.name.as_str()).collect();
+        let mut ends: Vec<&str> = self.members(network.id).map(|(n, _)| n.name.as_str()).collect();
+        ends.sort_unstable();
+        let full = ends.len() > 1;
         if let [one, other, ..] = ends.as_slice() {
             faults.conflict(format!(
                 "network {} is a wire, and its two ends are {one} and {other}: disconnect one, or make another network",
                 network.name
             ));
         }
+        full
     }
 
     fn warn_of_overlap(&self, node: &Node, network: &Network, warnings: &mut Vec<String>) {
