@@ -6,11 +6,12 @@
 //! are right unless the script says otherwise: so the script gets far with few bytes. After each step the frames must
 //! balance; a panic anywhere is the finding.
 
+mod frames;
 mod lan;
 mod parsers;
 mod requests;
 
-pub use lan::{dhcp4, dhcp6, lan, ndp};
+pub use frames::{dhcp4, dhcp6, lan, ndp};
 pub use parsers::{dns, vnet};
 pub use requests::{api, wires};
 

@@ -12,6 +12,7 @@ use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+pub use super::changes::*;
 pub use super::explain::*;
 pub use super::rows::*;
 
@@ -584,27 +585,3 @@ pub const CAPTURE_HEADER: &str = "portolan-capture";
 
 /// What such an answer is.
 pub const PCAPNG: &str = "application/x-pcapng";
-
-/// `POST /v1/networks/prune`
-#[derive(Deserialize, Serialize, ToSchema, Default)]
-#[serde(rename_all = "PascalCase", default)]
-pub struct Prune {
-    /// Only networks that bear all these labels, each `K` or `K=V`.
-    pub labels: Vec<String>,
-}
-
-/// Its answer.
-#[derive(Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "PascalCase")]
-pub struct Pruned {
-    /// Names of the networks that are gone.
-    pub networks_deleted: Vec<String>,
-}
-
-/// `POST /v1/nodes/{name}/rename`
-#[derive(Deserialize, Serialize, ToSchema)]
-#[serde(rename_all = "PascalCase")]
-pub struct Rename {
-    /// The new name.
-    pub name: String,
-}

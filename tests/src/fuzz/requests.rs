@@ -83,7 +83,9 @@ impl Desk {
                     .create_network(&read::<NetworkCreate>(json)?, &facts, now, random)
                     .map(drop)
             }
-            b'n' => topology.remove_network(&read::<String>(json)?, json.len().is_multiple_of(2)).map(drop),
+            b'n' => topology
+                .remove_network(&read::<String>(json)?, json.len().is_multiple_of(2))
+                .map(drop),
             b'M' => topology.create_node(&read::<NodeCreate>(json)?, now, random).map(drop),
             b'm' => topology.remove_node(&read::<String>(json)?, true).map(drop),
             b'C' => {
