@@ -16,5 +16,6 @@ mod learning;
 mod outside;
 mod published;
 mod seeds;
+mod storms;
 mod talking;
 mod tcp_walk;
