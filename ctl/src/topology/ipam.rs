@@ -134,9 +134,15 @@ impl Occupancy {
 
     /// Takes all that an endpoint has; false where any of it was taken.
     pub fn claim(&mut self, endpoint: &Endpoint) -> bool {
-        let macs = std::iter::once(endpoint.mac).chain(stations(&endpoint.driver_opts));
-        let mac = macs.fold(true, |free, mac| self.take_mac(mac) && free);
-        endpoint.addresses().into_iter().fold(mac, |free, address| self.take(address) && free)
+        // All of it is taken, also where some of it was: `all` would stop there.
+        let mut free = true;
+        for mac in std::iter::once(endpoint.mac).chain(stations(&endpoint.driver_opts)) {
+            free &= self.take_mac(mac);
+        }
+        for address in endpoint.addresses() {
+            free &= self.take(address);
+        }
+        free
     }
 
     /// Gives back all that an endpoint had.

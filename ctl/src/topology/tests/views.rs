@@ -180,7 +180,7 @@ fn listing_words_the_state_for_people() {
     let later = Moment(bench.now.0 + 300_000_000_000);
     let summary = bench.topology.node_summary(&node, later);
     assert_eq!((summary.state.as_str(), summary.status.as_str()), ("running", "Up 5 minutes"));
-    assert_eq!(summary.networks["bridge"], ["172.17.0.2".parse::<std::net::IpAddr>().unwrap()]);
+    assert_eq!(summary.networks["bridge"], ["172.17.0.2".parse::<IpAddr>().unwrap()]);
     bench.topology.exited(node.id, 137, bench.now).unwrap();
     let summary = bench.topology.node_summary(&bench.get("db"), later);
     assert_eq!(
