@@ -43,7 +43,7 @@ pub enum Learning {
     Refused,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Entry {
     at: Neighbor,
     /// When it was last learned; none of an endpoint's own address.
@@ -51,7 +51,7 @@ struct Entry {
 }
 
 /// One port's addresses.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 struct Home {
     mac: MacAddr,
     own: Vec<IpAddr>,
@@ -59,7 +59,7 @@ struct Home {
 }
 
 /// The neighbors of one network's gateway.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Neighbors {
     homes: BTreeMap<PortId, Home>,
     entries: HashMap<IpAddr, Entry, FixedState>,

@@ -353,9 +353,10 @@ impl Netns {
     /// Makes one; its name is unique on this machine.
     pub fn new(word: &str) -> Netns {
         // `ip netns add` makes the directory and its mount where they are missing, one at a time.
-        static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
-        let _turn = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
-        let name = format!("portolan-{word}-{}", std::process::id());
+        static MADE: Mutex<u32> = Mutex::new(0);
+        let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+        *made += 1;
+        let name = format!("portolan-{word}-{}-{made}", std::process::id());
         root(&format!("ip netns add {name}")).ok();
         Netns(name)
     }
