@@ -1,7 +1,7 @@
 //! One isolated LAN: its ports, its stations and the walk of a frame among them.
 //!
 //! A network owns its ports and holds no handle of another's, so that there is no path to leave it by and no check to forget.
-//! A frame's walk is straight, and its stages are told in [`walk`].
+//! A frame's walk is straight, and its stages are told in `network/walk.rs`.
 //!
 //! Where the guard is on, addresses are known beforehand: each endpoint's address is a static station, nothing is learned, and
 //! what nobody has is dropped instead of flooded. Where it is off, the network is a plain learning bridge, which carries any
@@ -275,7 +275,7 @@ impl Network {
         }
     }
 
-    /// When [`Network::handle_timeout`] wants to be called, at the earliest.
+    /// When `handle_timeout` wants to be called, at the earliest.
     pub fn next_timeout(&self) -> Option<Time> {
         let all = [self.stations.next_expiry(), self.services.next_timeout(), self.next_watch()];
         all.into_iter().flatten().min()

@@ -155,9 +155,9 @@ impl Snooping {
                     Wish::Join => self.join((layout.vlan, group), port, layout.src, now),
                     Wish::Leave => self.leave((layout.vlan, group), port, layout.src),
                 });
-                self.to_routers(domain, now)
+                self.of_routers(domain, now)
             }
-            None => self.to_members((layout.vlan, ip.dst), now),
+            None => self.of_members((layout.vlan, ip.dst), now),
         }
     }
 
@@ -171,13 +171,13 @@ impl Snooping {
         self.memberships == 0
     }
 
-    fn to_routers(&mut self, domain: Domain, now: Time) -> Option<&[PortId]> {
+    fn of_routers(&mut self, domain: Domain, now: Time) -> Option<&[PortId]> {
         self.receivers.clear();
         self.receivers.extend(self.routers.get(&domain)?.known(now));
         (!self.receivers.is_empty()).then_some(&self.receivers[..])
     }
 
-    fn to_members(&mut self, group: (u16, IpAddr), now: Time) -> Option<&[PortId]> {
+    fn of_members(&mut self, group: (u16, IpAddr), now: Time) -> Option<&[PortId]> {
         if is_of_link(group.1) || !self.groups.contains_key(&group) {
             return None;
         }

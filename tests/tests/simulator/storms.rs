@@ -53,7 +53,8 @@ fn a_storm_loses_its_own_frames_and_nobody_elses() {
         let (mut world, a, b) = network(1, guard);
         let (bad, witness) = (world.tap(1, 4, false), world.tap(1, 5, false));
         world.run_for(Duration::from_secs(1));
-        (told(&mut world), world.received(witness));
+        told(&mut world);
+        world.received(witness);
         let mut seen = 0;
         for n in 0..5000 {
             world.send(bad, broadcast(4));
