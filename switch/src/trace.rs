@@ -1,6 +1,6 @@
 //! What a frame goes through, told in words: steps of its walk, as a question about one frame wants to know them.
 //!
-//! The walk tells of itself only while somebody has asked: without a [`Trace`] each stage pays one look at a pointer, and
+//! The walk tells of itself only while somebody has asked: without a `Trace` each stage pays one look at a pointer, and
 //! nothing is written.
 
 use crate::drops::DropReason;

@@ -2,10 +2,10 @@
 //!
 //! What the guest sends is read, a frame a call, and what is for it is written. Where the kernel can, each frame has a
 //! virtio_net_hdr before it both ways, so that superframes and unfinished checksums cross as they are, as on a packet socket.
-//! Where it cannot, the guest's stack finishes whatever it sends, and [`super::port_io`] what it is sent.
+//! Where it cannot, the guest's stack finishes whatever it sends, and `port_io` what it is sent.
 //!
 //! There is no ring: frames wait in the device's own queue (its `txqueuelen`, 1000), whoever serves it, and an heir goes on
-//! where the dead one stopped. They are read into [`Buffers`], of which the dataplane's thread has one set for all ports: a
+//! where the dead one stopped. They are read into `Buffers`, of which the dataplane's thread has one set for all ports: a
 //! port has them for its turn. The queue does not tell us what it had no room for; the guest's interface counts that.
 //!
 //! The descriptor keeps the device, and the device does not keep the namespace it was moved to: when that goes, or the guest
