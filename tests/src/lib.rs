@@ -12,6 +12,7 @@ pub mod edge;
 pub mod fuzz;
 pub mod guest;
 pub mod host;
+pub mod lan;
 pub mod model;
 pub mod packet;
 pub mod scene;

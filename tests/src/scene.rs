@@ -69,7 +69,7 @@ pub fn endpoint(n: u32, h: u32, port: u32) -> PortSpec {
 pub fn guest(spec: &PortSpec, network: &NetworkSpec, offloads: bool) -> GuestSpec {
     let prefix_of = |address: &IpAddr| {
         let net = network.gateways.iter().find(|net| net.contains(address));
-        (*address, net.map_or(64, IpNet::prefix_len))
+        (*address, net.map_or(if address.is_ipv4() { 24 } else { 64 }, IpNet::prefix_len))
     };
     GuestSpec {
         mac: spec.mac,

@@ -10,6 +10,8 @@
 //! happened. The seed is printed when a run fails.
 
 mod books;
+mod eyes;
+mod sending;
 mod sockets;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -19,7 +21,7 @@ use portolan_nat::sockets::host::{Ready, SocketId};
 use portolan_switch::command::{Command, Event};
 use portolan_switch::datapath::Datapath;
 use portolan_switch::drops::DropReason;
-use portolan_switch::frame::{Frame, FrameIdx, FrameTable, HEADROOM};
+use portolan_switch::frame::{Frame, FrameTable, HEADROOM};
 use portolan_switch::ids::{NetworkId, PortId, Time};
 use portolan_switch::outbox::{Entry, Outbox};
 use portolan_switch::turn::Turn;
@@ -27,12 +29,12 @@ use rand::{Rng, RngExt, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 
 use crate::checks;
-use crate::edge::{cut, tag_inside};
 use crate::guest::{Guest, GuestSpec};
 use crate::host::SimHost;
 use crate::model::Model;
-use crate::packet::{Packet, check};
+use crate::packet::Packet;
 use crate::wire::Wire;
+use eyes::Eyes;
 
 /// Frames one port may hand over at once, as in the IO edge.
 const BATCH: usize = 64;
@@ -56,6 +58,8 @@ pub struct PortOptions {
     pub wire: Wire,
     /// Whether it takes superframes and checksums to be done.
     pub offloads: bool,
+    /// Whether superframes of UDP are among them, which older kernels cannot say of a TAP device.
+    pub uso: bool,
     /// Largest packet it takes.
     pub mtu: usize,
     /// Frames that may be on the way to its station.
@@ -64,7 +68,7 @@ pub struct PortOptions {
 
 impl Default for PortOptions {
     fn default() -> PortOptions {
-        PortOptions { wire: Wire::default(), offloads: false, mtu: 1500, queue: 4096 }
+        PortOptions { wire: Wire::default(), offloads: false, uso: true, mtu: 1500, queue: 4096 }
     }
 }
 
@@ -116,6 +120,7 @@ pub struct World {
     pub lost: u64,
     events: Vec<Event>,
     commits: u64,
+    eyes: Option<Eyes>,
 }
 
 /// The seed of this run: `PORTOLAN_SEED` where it is set, else `given`.
@@ -164,6 +169,7 @@ impl World {
             lost: 0,
             events: Vec::new(),
             commits: 0,
+            eyes: None,
         }
     }
 
@@ -271,6 +277,18 @@ impl World {
         self.arrivals.insert(key, Arrival::AtSwitch(port, packet.into()));
     }
 
+    /// As [`World::send`], by the wire of the port: what it loses is lost.
+    pub fn send_by_wire(&mut self, port: PortId, packet: impl Into<Packet>) {
+        let (packet, wire) = (packet.into(), self.sockets[&port].options.wire);
+        match wire.carry(self.now, &mut self.random) {
+            Some(at) => {
+                let key = self.next_key(at);
+                self.arrivals.insert(key, Arrival::AtSwitch(port, packet));
+            }
+            None => self.lost += packet.segments(),
+        }
+    }
+
     /// Takes what has arrived where nobody sits.
     pub fn received(&mut self, port: PortId) -> Vec<Packet> {
         match &mut self.sockets.get_mut(&port).expect("plugged in").station {
@@ -313,6 +331,7 @@ impl World {
         self.poll_sockets();
         self.poll_timers();
         self.collect_events();
+        self.watch();
         self.check();
         true
     }
@@ -410,6 +429,7 @@ impl World {
     }
 
     fn handle(&mut self, port: PortId, batch: Vec<Packet>) {
+        self.ask(port, &batch);
         let room = |packet: &Packet| vec![0; HEADROOM + packet.bytes.len()];
         let mut buffers: Vec<Vec<u8>> = batch.iter().map(room).collect();
         let mut arena = vec![0xa5; ARENA];
@@ -443,91 +463,7 @@ impl World {
             assert_eq!(self.model.network_of(*to), Some(network), "isolation, port {}", port.0);
             assert!(usize::from(idx.0) >= batch.len() || *to != port, "back to its sender");
         }
-        self.flush(&batch, &mut table, &mut outbox, after.sent - before.sent);
-    }
-
-    /// Sends what the outbox says. `origins` are the frames that were received, as they were.
-    fn flush(
-        &mut self,
-        origins: &[Packet],
-        table: &mut FrameTable<'_>,
-        outbox: &mut Outbox,
-        counted: u64,
-    ) {
-        let put = outbox.entries().to_vec();
-        outbox.group_by_port();
-        for port in outbox.entries().iter().map(|entry| entry.port).collect::<BTreeSet<_>>() {
-            let of = |list: &[Entry]| -> Vec<FrameIdx> {
-                list.iter().filter(|entry| entry.port == port).map(|entry| entry.frame).collect()
-            };
-            assert_eq!(of(&put), of(outbox.entries()), "grouping keeps the order of a port");
-        }
-        let mut sent = 0;
-        for Entry { port, frame: idx, tagged } in outbox.entries().to_vec() {
-            let frame = table.get(idx);
-            let vlan = frame.vlan.filter(|_| tagged);
-            let packet = Packet { bytes: frame.bytes().to_vec(), offload: frame.offload, vlan };
-            sent += packet.segments();
-            if let Some(origin) = origins.get(usize::from(idx.0)) {
-                assert_eq!(*origin, packet, "a frame is passed on as it came");
-            } else {
-                for plain in packet.plain_frames() {
-                    assert_eq!(check(&plain), Ok(()), "a frame the switch made");
-                }
-            }
-            self.transmit(port, packet);
-        }
-        assert_eq!(sent, counted, "frames put into the outbox");
-    }
-
-    /// Sends one frame to one port, finishing what the port cannot take.
-    fn transmit(&mut self, port: PortId, packet: Packet) {
-        let network = self.model.network_of(port).expect("sent to an attached port");
-        let tag = checks::foreign_tag(&packet.bytes, network);
-        assert_eq!(tag, None, "isolation: seen on network {}", network.0);
-        let Some(socket) = self.sockets.get(&port) else {
-            return self.edge_drop(port, DropReason::TxDown, packet.segments());
-        };
-        let options = socket.options;
-        let inside = tag_inside(&packet);
-        assert_eq!(inside, packet.with_tag_inside(), "the tag's place");
-        let expected = packet.plain_frames();
-        let cut = cut(&inside);
-        assert_eq!(cut, expected, "what a superframe stands for");
-        let pieces = if options.offloads {
-            vec![inside]
-        } else {
-            cut.into_iter().map(Packet::from).collect()
-        };
-        for piece in pieces {
-            self.deliver(port, options, piece);
-        }
-    }
-
-    fn deliver(&mut self, port: PortId, options: PortOptions, piece: Packet) {
-        let segments = piece.segments();
-        if piece.longest() > options.mtu {
-            return self.edge_drop(port, DropReason::TxTooBig, segments);
-        }
-        let socket = self.sockets.get_mut(&port).expect("looked up");
-        if socket.on_the_way >= options.queue {
-            return self.edge_drop(port, DropReason::TxFull, segments);
-        }
-        self.datapath.count_tx(port, segments, piece.bytes.len() as u64);
-        self.model.seen.get_mut(&port).expect("attached").tx += segments;
-        match options.wire.carry(self.now, &mut self.random) {
-            Some(at) => {
-                socket.on_the_way += 1;
-                let key = self.next_key(at);
-                self.arrivals.insert(key, Arrival::AtStation(port, piece));
-            }
-            None => self.lost += segments,
-        }
-    }
-
-    fn edge_drop(&mut self, port: PortId, reason: DropReason, frames: u64) {
-        self.edge += frames;
-        self.datapath.count_drop(port, reason, frames);
+        self.flush(Some((port, &batch)), &mut table, &mut outbox, after.sent - before.sent);
     }
 
     /// One turn without frames of its own.
@@ -545,7 +481,7 @@ impl World {
         };
         let result = step(&mut self.datapath, &mut turn, self.now);
         let sent = self.datapath.totals().sent - before.sent;
-        self.flush(&[], &mut table, &mut outbox, sent);
+        self.flush(None, &mut table, &mut outbox, sent);
         result
     }
 

@@ -1,15 +1,18 @@
-//! A thousand worlds, each of chance: a few networks, a few hosts, wires that delay, lose and reorder, traffic of every
-//! kind, noise, and changes in the midst of it.
+//! A thousand worlds, each of chance: a few networks with options of every kind, a few hosts with and without offloads, wires
+//! that delay, lose and reorder, traffic of every kind, noise with tags and in superframes, changes in the midst of it, and
+//! somebody who captures and asks what would become of frames.
 //!
 //! `PORTOLAN_SEED` replays one, `PORTOLAN_SEEDS` sets how many there are.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
-use portolan_switch::frame::VlanTag;
-use portolan_switch::ids::PortId;
+use portolan_switch::command::PortSpec;
+use portolan_switch::frame::{Gso, GsoKind, VlanTag};
+use portolan_switch::ids::{MacAddr, PortId};
 use portolan_tests::checks::tagged;
 use portolan_tests::control::Control;
-use portolan_tests::packet::{Packet, ethernet, udp};
+use portolan_tests::packet::{Packet, ethernet, make_partial, udp};
 use portolan_tests::wire::Wire;
 use portolan_tests::world::{PortOptions, World};
 use rand::{Rng, RngExt, SeedableRng};
@@ -32,7 +35,10 @@ fn noise(world: &World, port: PortId, random: &mut ChaCha8Rng) -> Packet {
         _ => peers[random.random_range(0..peers.len())],
     };
     let own = spec.addresses[0];
-    let gateway = network.gateways[0].addr();
+    let gateway = network.gateways.first().map_or(own, ipnet::IpNet::addr);
+    if random.random_ratio(1, 4) {
+        return train(spec, (dst, gateway), random);
+    }
     let tag = tagged(spec.network, random.random_range(0..200));
     let ports = [53, 7, 80];
     let to = (dst, gateway, ports[random.random_range(0..3)]);
@@ -50,9 +56,42 @@ fn noise(world: &World, port: PortId, random: &mut ChaCha8Rng) -> Packet {
     if random.random_ratio(1, 5) {
         packet.bytes.truncate(random.random_range(0..=packet.bytes.len()));
     }
-    if random.random_ratio(1, 5) {
-        packet.vlan = Some(VlanTag { tpid: 0x8100, tci: random.next_u32() as u16 });
+    tag_at_random(&mut packet, random);
+    packet
+}
+
+/// Up to three tags, two where a device is to cut the frame, the outermost beside it or among its bytes as the others.
+fn tag_at_random(packet: &mut Packet, random: &mut ChaCha8Rng) {
+    let most = if packet.offload.gso.is_some() { 2 } else { 3 };
+    for _ in 0..most {
+        if packet.bytes.len() < 14 || random.random_ratio(2, 3) {
+            break;
+        }
+        let vids = [0, 5, 10, 20, 25, 30, 4095];
+        let tpid = if random.random_ratio(1, 3) { 0x88a8 } else { 0x8100 };
+        let vid = vids[random.random_range(0..vids.len())];
+        let tci = random.next_u32() as u16 & 0xf000 | vid;
+        *packet = packet.with_tag_inside();
+        packet.vlan = Some(VlanTag { tpid, tci });
     }
+    if random.random() {
+        *packet = packet.with_tag_inside();
+    }
+}
+
+/// A superframe of UDP, or a datagram whose checksum is left to be done.
+fn train(spec: &PortSpec, to: (MacAddr, IpAddr), random: &mut ChaCha8Rng) -> Packet {
+    let payload = tagged(spec.network, random.random_range(1..4000));
+    let size = random.random_range(100..1400);
+    let own = spec.addresses.iter().find(|own| own.is_ipv4() == to.1.is_ipv4());
+    let own = *own.unwrap_or(&to.1);
+    let mut packet = Packet::from(udp((spec.mac, own, 4000), (to.0, to.1, 7), &payload));
+    make_partial(&mut packet);
+    if usize::from(size) < payload.len() {
+        let hdr_len = if own.is_ipv4() { 42 } else { 62 };
+        packet.offload.gso = Some(Gso { kind: GsoKind::UdpL4, size, hdr_len, ecn: false });
+    }
+    tag_at_random(&mut packet, random);
     packet
 }
 
@@ -60,6 +99,7 @@ fn noise(world: &World, port: PortId, random: &mut ChaCha8Rng) -> Packet {
 fn live(seed: u64) -> u64 {
     let mut world = World::new(seed);
     let mut random = ChaCha8Rng::seed_from_u64(seed ^ 0x5eed);
+    world.look_on(seed ^ 0xe7e5);
     let mut control = Control::default();
     control.create_networks(&mut world, random.random_range(2..=3));
     let networks: Vec<String> = control.topology.networks().map(|n| n.name.clone()).collect();
@@ -88,6 +128,7 @@ fn live(seed: u64) -> u64 {
     }
     control.settle(&mut world, !lossy);
     control.check_reachability(&mut world);
+    world.look_away();
     world.check_all();
     world.trace()
 }
