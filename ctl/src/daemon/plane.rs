@@ -107,22 +107,21 @@ impl Plane {
         Ok((plane, news))
     }
 
-    /// Sends a group of commands, which takes effect as a whole, and then the ports and doors that come with it.
+    /// Sends a group of commands, which takes effect as a whole, and with it the ports and doors that come with it: what the
+    /// gateway has to tell a port at once finds it open.
     pub async fn change(&self, open: Opening, commands: Vec<Command>) {
         let mut turn = self.turn.lock().await;
+        let mut effect = Vec::new();
         if !commands.is_empty() {
             *turn += 1;
             for command in commands {
                 self.down(Down::Command(self.uplink.confine(command))).await;
             }
-            self.down(Down::Command(Command::Commit(*turn))).await;
+            effect.push(Down::Command(Command::Commit(*turn)));
         }
-        for (id, port) in open.ports {
-            self.down(Down::Open(id, port)).await;
-        }
-        for (id, doors) in open.doors {
-            self.down(Down::Listen(id, doors)).await;
-        }
+        effect.extend(open.ports.into_iter().map(|(id, port)| Down::Open(id, port)));
+        effect.extend(open.doors.into_iter().map(|(id, doors)| Down::Listen(id, doors)));
+        self.down(Down::Together(effect)).await;
     }
 
     /// Has the sockets of a publication closed, and waits until they are.

@@ -222,35 +222,46 @@ impl Dataplane {
     /// Takes what the control side has sent, up to a bound. False when that was to stop.
     fn take_messages(&mut self, now: Time) -> bool {
         for _ in 0..MESSAGES_MAX {
-            match self.neck.take() {
-                None => break,
-                Some(Down::Open(id, port)) => self.open(id, port, now),
-                Some(Down::Pause(id)) => self.pause(id),
-                Some(Down::Close(id)) => self.close(id),
-                Some(Down::Listen(id, doors)) => self.listen(id, doors),
-                Some(Down::Unlisten(id)) => self.unlisten(id),
-                Some(Down::Command(command)) => self.core.apply(command, now),
-                Some(Down::Capture(spec)) => self.core.start_capture(spec),
-                Some(Down::CaptureBuffer(id, buffer)) => {
-                    if let Err(back) = self.core.lend_to_capture(id, buffer) {
-                        self.neck.hand_up(Up::Captured(id, back));
-                    }
-                }
-                Some(Down::EndCapture(id)) => {
-                    if let Some(ended) = self.core.end_capture(id) {
-                        self.neck.hand_up(Up::CaptureEnded(id, ended));
-                    }
-                }
-                Some(Down::Query(number, query)) => {
-                    let answer = self.core.query(&query, now);
-                    self.neck.hand_up(Up::Answer(number, answer));
-                }
-                Some(Down::Explain(number, question)) => {
-                    let answer = self.core.explain(&question, now);
-                    self.neck.hand_up(Up::Answer(number, answer));
-                }
-                Some(Down::Stop) => return false,
+            let Some(message) = self.neck.take() else { break };
+            if !self.obey(message, now) {
+                return false;
             }
+        }
+        true
+    }
+
+    /// Does what a message says. False when that is to stop.
+    fn obey(&mut self, message: Down, now: Time) -> bool {
+        match message {
+            Down::Open(id, port) => self.open(id, port, now),
+            Down::Pause(id) => self.pause(id),
+            Down::Close(id) => self.close(id),
+            Down::Listen(id, doors) => self.listen(id, doors),
+            Down::Unlisten(id) => self.unlisten(id),
+            Down::Command(command) => self.core.apply(command, now),
+            Down::Capture(spec) => self.core.start_capture(spec),
+            Down::CaptureBuffer(id, buffer) => {
+                if let Err(back) = self.core.lend_to_capture(id, buffer) {
+                    self.neck.hand_up(Up::Captured(id, back));
+                }
+            }
+            Down::EndCapture(id) => {
+                if let Some(ended) = self.core.end_capture(id) {
+                    self.neck.hand_up(Up::CaptureEnded(id, ended));
+                }
+            }
+            Down::Query(number, query) => {
+                let answer = self.core.query(&query, now);
+                self.neck.hand_up(Up::Answer(number, answer));
+            }
+            Down::Explain(number, question) => {
+                let answer = self.core.explain(&question, now);
+                self.neck.hand_up(Up::Answer(number, answer));
+            }
+            Down::Together(messages) => {
+                return messages.into_iter().all(|message| self.obey(message, now));
+            }
+            Down::Stop => return false,
         }
         true
     }

@@ -54,6 +54,8 @@ pub enum Down {
     Query(u64, Query),
     /// A question about a frame, and the number its answer will bear.
     Explain(u64, Question),
+    /// These, in order and in one pass of the loop: nothing is sent between them.
+    Together(Vec<Down>),
     /// The dataplane ends; ports that are still open are dropped with it.
     Stop,
 }

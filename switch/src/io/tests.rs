@@ -15,7 +15,7 @@ use libc::c_int;
 
 use super::packet::{self, BODY_AT, FRAME_AT, PacketWire};
 use super::*;
-use crate::command::{Answer, Command, NetworkSpec, PortCounters, PortSpec, Query};
+use crate::command::{Answer, Command, LoopAction, NetworkSpec, PortCounters, PortSpec, Query};
 use crate::drops::DropReason;
 use crate::frame::{Checksum, FrameTable, Gso, GsoKind, Offload};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
@@ -167,6 +167,33 @@ fn readable(socket: BorrowedFd<'_>, timeout_ms: c_int) -> bool {
     unsafe { libc::poll(&raw mut watched, 1, timeout_ms) == 1 }
 }
 
+/// A network without a guard.
+fn network() -> NetworkSpec {
+    NetworkSpec {
+        id: NETWORK,
+        zone: None,
+        mac: mac(9),
+        gateways: Vec::new(),
+        mtu: 1500,
+        guard: false,
+        egress: crate::command::Egress::default(),
+        carriage: Default::default(),
+        services: Default::default(),
+    }
+}
+
+/// The port of that number, of a node of its own.
+fn attached(i: u32) -> PortSpec {
+    PortSpec {
+        id: PortId(i),
+        network: NETWORK,
+        node: NodeId(i),
+        mac: mac(i as u8),
+        addresses: Vec::new(),
+        conduct: Default::default(),
+    }
+}
+
 /// A dataplane with one network, and a way to wait for what comes up.
 struct Bench {
     handle: Handle,
@@ -196,33 +223,14 @@ impl Bench {
     /// As [`Bench::with`], of ports of any kind.
     fn of(features: Features, ports: [Port; 2]) -> Bench {
         let bench = Bench::empty(features);
-        bench.command(Command::CreateNetwork(NetworkSpec {
-            id: NETWORK,
-            zone: None,
-            mac: mac(9),
-            gateways: Vec::new(),
-            mtu: 1500,
-            guard: false,
-            egress: crate::command::Egress::default(),
-            carriage: Default::default(),
-            services: Default::default(),
-        }));
+        bench.command(Command::CreateNetwork(network()));
         for i in 0..2 {
-            let (id, node) = (PortId(i), NodeId(i));
-            let spec = PortSpec {
-                id,
-                network: NETWORK,
-                node,
-                mac: mac(i as u8),
-                addresses: Vec::new(),
-                conduct: Default::default(),
-            };
-            bench.command(Command::AttachPort(spec));
+            bench.command(Command::AttachPort(attached(i)));
         }
-        bench.command(Command::Commit(1));
-        for (i, port) in ports.into_iter().enumerate() {
-            bench.send(Down::Open(PortId(i as u32), port));
-        }
+        let mut effect = vec![Down::Command(Command::Commit(1))];
+        let ids = (0..).map(PortId);
+        effect.extend(ids.zip(ports).map(|(id, port)| Down::Open(id, port)));
+        bench.send(Down::Together(effect));
         bench
     }
 
@@ -338,6 +346,25 @@ fn refused_frames_are_counted_by_name_and_hold_up_nobody() {
             [(None, numbered(0, 1, 4, 100))],
             "a device that was down is no death"
         );
+    });
+}
+
+#[test]
+fn what_is_sent_to_a_port_at_its_attachment_finds_it_open() {
+    alone("what_is_sent_to_a_port_at_its_attachment_finds_it_open", || {
+        wires();
+        let mut guest = Guest::new("g0", 64);
+        let bench = Bench::empty(Features::probe());
+        let mut network = network();
+        network.carriage.loops = LoopAction::Block;
+        bench.command(Command::CreateNetwork(network));
+        bench.command(Command::AttachPort(attached(0)));
+        bench.send(Down::Together(vec![
+            Down::Command(Command::Commit(1)),
+            Down::Open(PortId(0), Port::Packet(open("s0", SMALL))),
+        ]));
+        assert_eq!(guest.wait().len(), 1, "the probe for loops");
+        assert_eq!(bench.counters(0).drops.nonzero().count(), 0);
     });
 }
 
