@@ -31,7 +31,7 @@ impl Daemon {
         };
         match self.plane.explain(Question { port, frame }).await {
             Some(Answer::Explained(told)) => Ok(answer(&told, port, &owners)),
-            Some(_) => Err(refusal(
+            Some(_) => Err(Refusal::new(
                 RefusalKind::Conflict,
                 format!("the node that sends it is on {name} no longer; try again"),
             )),
@@ -47,7 +47,7 @@ impl Daemon {
         let port = node.endpoint_on(id).and_then(|endpoint| endpoint.port);
         port.ok_or_else(|| {
             let why = format!("{} has no wire on {network}: start it, or connect it", node.name);
-            refusal(RefusalKind::Conflict, why)
+            Refusal::new(RefusalKind::Conflict, why)
         })
     }
 
@@ -61,7 +61,7 @@ impl Daemon {
         let source = frame.get(ADDRESSES_LEN / 2..).and_then(|rest| rest.first_chunk());
         let source = MacAddr(*source.ok_or_else(|| {
             let why = "a frame shorter than its addresses does not say who sends it: use --from";
-            refusal(RefusalKind::Invalid, why)
+            Refusal::new(RefusalKind::Invalid, why)
         })?);
         {
             let control = self.control.lock().await;
@@ -85,14 +85,10 @@ impl Daemon {
             after = rows.last().map(|row| (row.vlan, row.mac));
             if rows.len() < PAGE {
                 let why = format!("nobody on {name} is known to have {source}: use --from NODE");
-                return Err(refusal(RefusalKind::NotFound, why));
+                return Err(Refusal::new(RefusalKind::NotFound, why));
             }
         }
     }
-}
-
-fn refusal(kind: RefusalKind, message: impl Into<String>) -> Refusal {
-    Refusal { kind, message: message.into() }
 }
 
 /// What the dataplane has said, with nodes in the place of ports.
@@ -108,7 +104,7 @@ fn answer(told: &Explanation, from: PortId, owners: &BTreeMap<PortId, String>) -
     let outcome = match told.dropped {
         Some(_) => "dropped",
         None if !told.receivers.is_empty() => "sent",
-        None if told.steps.iter().any(|step| is_taking(step.stage.name())) => "taken",
+        None if told.taken => "taken",
         None => "unheard",
     };
     let steps = told.steps.iter().map(|step| ExplainStep {
@@ -132,11 +128,6 @@ fn answer(told: &Explanation, from: PortId, owners: &BTreeMap<PortId, String>) -
     }
 }
 
-/// Whether a frame that came to this stage was for us.
-fn is_taking(stage: &str) -> bool {
-    matches!(stage, "gateway" | "out")
-}
-
 /// Reads hexadecimal digits, with what people and programs put between them.
 fn bytes_of(text: &str) -> Result<Vec<u8>, Refusal> {
     let text = text.trim();
@@ -148,7 +139,7 @@ fn bytes_of(text: &str) -> Result<Vec<u8>, Refusal> {
         let value = char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
         let value = value.ok_or_else(|| {
             let why = format!("{:?} is no hexadecimal digit", char::from(digit));
-            refusal(RefusalKind::Invalid, why)
+            Refusal::new(RefusalKind::Invalid, why)
         })?;
         match high.take() {
             None => high = Some(value),
@@ -163,10 +154,11 @@ fn bytes_of(text: &str) -> Result<Vec<u8>, Refusal> {
         (None, len) if len > FRAME_MAX => format!("a frame has at most {FRAME_MAX} bytes"),
         _ => return Ok(frame),
     };
-    Err(refusal(RefusalKind::Invalid, why))
+    Err(Refusal::new(RefusalKind::Invalid, why))
 }
 
-fn hex_of(bytes: &[u8]) -> String {
+/// Bytes as hexadecimal digits.
+pub(super) fn hex_of(bytes: &[u8]) -> String {
     let digit = |value: u8| char::from_digit(u32::from(value), 16).unwrap_or('?');
     bytes.iter().flat_map(|byte| [digit(byte >> 4), digit(byte & 15)]).collect()
 }

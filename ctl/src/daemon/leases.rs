@@ -1,12 +1,12 @@
 //! Which addresses hosts were given by DHCP: for people, and for the topology, which must give no endpoint what a stranger has.
 
 use std::collections::BTreeMap;
-use std::fmt::Write;
 use std::net::IpAddr;
 
 use portolan_switch::command::{Answer, LeaseRow, Query};
 use portolan_switch::ids::NetworkId;
 
+use super::explain::hex_of;
 use super::{Daemon, internal};
 use crate::api::types::LeaseEntry;
 use crate::topology::{Refusal, Topology};
@@ -22,7 +22,7 @@ impl Daemon {
         let entry = |row: LeaseRow| LeaseEntry {
             ip_address: row.address,
             mac_address: row.mac,
-            client_id: hexadecimal(&row.client),
+            client_id: hex_of(&row.client),
             hostname: row.hostname.unwrap_or_default(),
             node: owners.get(&row.port).cloned().unwrap_or_default(),
             expires_in: row.expires.map(|end| end.since(now).as_secs()),
@@ -64,13 +64,4 @@ impl Daemon {
             }
         }
     }
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    let mut text = String::new();
-    for byte in bytes {
-        // Writing into a string cannot fail.
-        let _ = write!(text, "{byte:02x}");
-    }
-    text
 }

@@ -35,7 +35,7 @@ use crate::offload::{max_packet, superframe_headers};
 use crate::outbox::{Entry, Outbox};
 use crate::policy::Origin;
 use crate::router::{Aside, ends};
-use crate::trace::{Explanation, FRAME_MAX, Piece, Question, Receiver, Stage, Trace};
+use crate::trace::{Explanation, FRAME_MAX, Piece, Question, Receiver, Stage, Step, Trace};
 use crate::turn::Turn;
 
 use super::{Datapath, Event, EventQueue, FLOWS_MAX, Shared, Totals, place};
@@ -124,9 +124,10 @@ impl Datapath {
         }
         note_moves(shadow, &mut trace);
         let entries = outbox.entries().iter();
+        let came_to_us = |step: &Step| matches!(step.stage, Stage::Gateway | Stage::Out);
         Explanation {
             summary: describe(sent, None),
-            taken: shadow.totals.consumed > 0 && dropped.is_none(),
+            taken: dropped.is_none() && trace.steps.iter().any(came_to_us),
             dropped,
             receivers: entries.map(|entry| receiver(entry, asked, &frames)).collect(),
             steps: trace.steps,

@@ -211,3 +211,10 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_frame_that_nobody_is_there_to_get_is_taken_by_nobody() {
+    let mut bench = Bench::new(false, 1);
+    let told = ask(&mut bench, 1, &plain(MacAddr::BROADCAST, mac(1)));
+    assert_eq!((told.dropped, told.taken, receivers(&told)), (None, false, vec![]));
+}
