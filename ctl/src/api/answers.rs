@@ -4,18 +4,17 @@
 //! something that answers by itself.
 
 use std::collections::BTreeMap;
-use std::fmt;
-use std::marker::PhantomData;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::rejection::{JsonRejection, PathRejection, QueryRejection};
+use axum::body::Bytes;
+use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, QueryRejection};
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::de::value::MapAccessDeserializer;
-use serde::de::{DeserializeOwned, MapAccess, Visitor};
-use serde::{Deserialize, Deserializer};
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses};
 
@@ -50,6 +49,12 @@ impl From<JsonRejection> for Refusal {
     }
 }
 
+impl From<BytesRejection> for Refusal {
+    fn from(rejection: BytesRejection) -> Refusal {
+        refusal(RefusalKind::Invalid, rejection.body_text())
+    }
+}
+
 impl From<QueryRejection> for Refusal {
     fn from(rejection: QueryRejection) -> Refusal {
         refusal(RefusalKind::Invalid, rejection.body_text())
@@ -75,39 +80,42 @@ pub(super) fn answer<T>(result: Result<T, Refusal>) -> Answer<T> {
 /// A JSON body.
 pub(super) struct Body<T>(pub T);
 
-impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Body<T> {
+impl<T: DeserializeOwned + Serialize, S: Send + Sync> FromRequest<S> for Body<T> {
     type Rejection = Refusal;
 
     async fn from_request(request: Request, state: &S) -> Result<Body<T>, Refusal> {
-        let read = tokio::time::timeout(BODY_WAIT, Json::<Object<T>>::from_request(request, state));
-        match read.await {
-            Ok(read) => Ok(Body(read?.0.0)),
-            Err(_) => Err(refusal(RefusalKind::Invalid, "the body of the request does not come")),
+        let (parts, body) = request.into_parts();
+        let whole = Request::from_parts(parts.clone(), body);
+        let read = tokio::time::timeout(BODY_WAIT, Bytes::from_request(whole, state)).await;
+        let missing = |_| refusal(RefusalKind::Invalid, "the body of the request does not come");
+        let bytes = read.map_err(missing)??;
+        let whole = Request::from_parts(parts, bytes.clone().into());
+        let Json(taken) = Json::<T>::from_request(whole, state).await?;
+        if is_listed(&bytes, &taken) {
+            let why = "a list stands where an object is needed, whose fields have names";
+            return Err(refusal(RefusalKind::Invalid, why));
         }
+        Ok(Body(taken))
     }
 }
 
-/// A value whose fields have names: what is derived for a type would take a list of them, in order, as well.
-struct Object<T>(T);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Object<T> {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Object<T>, D::Error> {
-        struct Fields<T>(PhantomData<T>);
-
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Fields<T> {
-            type Value = T;
-
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
+/// Whether lists were taken for objects, at whatever depth: what is derived for a type takes its fields by name, but a list of
+/// them in order as well.
+fn is_listed<T: Serialize>(given: &[u8], taken: &T) -> bool {
+    fn differ(given: &Value, taken: &Value) -> bool {
+        match (given, taken) {
+            (Value::Array(_), Value::Object(_)) => true,
+            (Value::Array(given), Value::Array(taken)) => {
+                given.iter().zip(taken).any(|(given, taken)| differ(given, taken))
             }
-
-            fn visit_map<A: MapAccess<'de>>(self, map: A) -> Result<T, A::Error> {
-                T::deserialize(MapAccessDeserializer::new(map))
-            }
+            (Value::Object(given), Value::Object(taken)) => given
+                .iter()
+                .any(|(name, given)| taken.get(name).is_some_and(|taken| differ(given, taken))),
+            _ => false,
         }
-
-        deserializer.deserialize_map(Fields(PhantomData)).map(Object)
     }
+    let given = serde_json::from_slice(given);
+    given.is_ok_and(|given| serde_json::to_value(taken).is_ok_and(|taken| differ(&given, &taken)))
 }
 
 /// The query part of a path.
@@ -154,5 +162,28 @@ impl IntoResponses for Refused {
             ResponseBuilder::new().description(why).content("application/json", content).build()
         };
         all.into_iter().map(|(status, why)| (status.to_owned(), response(why).into())).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::api::types::NetworkCreate;
+
+    fn listed(body: &str) -> bool {
+        is_listed(body.as_bytes(), &serde_json::from_str::<NetworkCreate>(body).unwrap())
+    }
+
+    #[test]
+    fn a_list_is_not_taken_for_an_object_at_any_depth() {
+        let subnet = r#"{"Subnet": "10.0.0.0/24", "AuxiliaryAddresses": {"a": "10.0.0.9"}}"#;
+        let named = format!(
+            r#"{{"Name": "a", "IPAM": {{"Config": [{subnet}]}}, "Labels": {{"k": "[]"}}}}"#
+        );
+        assert!(!listed(&named));
+        assert!(!listed("{}"));
+        assert!(listed(r#"["a"]"#));
+        assert!(listed(&format!(r#"{{"IPAM": [[{subnet}]]}}"#)));
+        assert!(listed(r#"{"IPAM": {"Config": [["10.0.0.0/24"]]}}"#));
     }
 }
