@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
-use hyper::{Method, Request, Response};
+use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::TokioIo;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -20,7 +20,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::api::types::{CAPTURE_HEADER, ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail};
+use crate::api::types::{
+    CAPTURE_HEADER, ErrorBody, EtcFiles, EventMessage, NodeCreate, NodeCreated, NodeDetail,
+};
 use crate::daemon::place::Place;
 use crate::daemon::uplink::Uplink;
 use crate::daemon::{clock, keeper};
@@ -144,6 +146,17 @@ impl Client {
     /// `GET path`.
     pub fn get<T: DeserializeOwned>(&self, path: &str) -> Result<T, Failure> {
         self.call(Method::GET, path, Bytes::new())
+    }
+
+    /// `GET path`; none where what it names is not there.
+    pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        runtime()?.block_on(async {
+            let response = exchange(&self.api, Method::GET, path, Bytes::new()).await?;
+            if response.status() == StatusCode::NOT_FOUND {
+                return Ok(None);
+            }
+            read(accepted(response, path).await?, path).await.map(Some)
+        })
     }
 
     /// `POST path` with a JSON body.
@@ -273,20 +286,31 @@ impl Client {
         path: &str,
         body: Bytes,
     ) -> Result<T, Failure> {
-        runtime()?.block_on(async {
-            let response = send(&self.api, method, path, body).await?;
-            let body = response.into_body().collect().await;
-            let body =
-                body.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?.to_bytes();
-            let body: &[u8] = if body.is_empty() { b"null" } else { &body };
-            serde_json::from_slice(body)
-                .map_err(|e| Failure::new(format!("a malformed answer to {path}: {e}")))
-        })
+        runtime()?.block_on(async { read(send(&self.api, method, path, body).await?, path).await })
     }
+}
+
+/// What an answer says.
+async fn read<T: DeserializeOwned>(response: Response<Incoming>, path: &str) -> Result<T, Failure> {
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?.to_bytes();
+    let body: &[u8] = if body.is_empty() { b"null" } else { &body };
+    serde_json::from_slice(body)
+        .map_err(|e| Failure::new(format!("a malformed answer to {path}: {e}")))
 }
 
 /// One request; the response, or what the daemon said against it.
 async fn send(
+    api: &Path,
+    method: Method,
+    path: &str,
+    body: Bytes,
+) -> Result<Response<Incoming>, Failure> {
+    accepted(exchange(api, method, path, body).await?, path).await
+}
+
+/// One request and its response, whatever that says.
+async fn exchange(
     api: &Path,
     method: Method,
     path: &str,
@@ -306,12 +330,17 @@ async fn send(
         .header("Content-Type", "application/json")
         .body(Full::new(body))
         .map_err(|e| Failure::new(format!("{path}: {e}")))?;
-    let response = sender.send_request(request).await.map_err(|e| lost(&e))?;
+    sender.send_request(request).await.map_err(|e| lost(&e))
+}
+
+/// The response where it is what was asked for, or what it says against it.
+async fn accepted(response: Response<Incoming>, path: &str) -> Result<Response<Incoming>, Failure> {
     if response.status().is_success() {
         return Ok(response);
     }
     let status = response.status();
-    let body = response.into_body().collect().await.map_err(|e| lost(&e))?.to_bytes();
+    let body = response.into_body().collect().await;
+    let body = body.map_err(|e| Failure::new(format!("the daemon hung up: {e}")))?.to_bytes();
     match serde_json::from_slice::<ErrorBody>(&body) {
         Ok(refusal) => Err(Failure::new(refusal.message)),
         Err(_) => Err(Failure::new(format!("the daemon answered {status} to {path}"))),

@@ -7,19 +7,17 @@ mod filter;
 mod listing;
 mod sink;
 
-use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
-use portolan::api::client::{CaptureEnd, Client, Failure, Wanted};
-use portolan::api::types::{NetworkDetail, NodeDetail};
+use portolan::api::client::{CaptureEnd, Failure, Wanted};
 
 use self::filter::Filter;
 use self::listing::Listing;
 use self::sink::{Fault, Sink, Target};
-use super::{DaemonChoice, output, segment, time};
+use super::{DaemonChoice, output, target, time};
 
 /// Whether captures can be filtered here.
 pub fn can_filter() -> bool {
@@ -57,13 +55,14 @@ impl Capture {
         }
         let filter = self.filter.as_deref().map(Filter::new).transpose()?;
         let client = daemon.open()?;
-        let path = self.path(&client)?;
+        let mut path = target::find(&client, &self.target)? + "/capture";
+        if let Some(bytes) = self.snaplen {
+            path += &format!("?snaplen={bytes}");
+        }
         let target = match &self.write {
             None => Target::Listing(Listing::default()),
             Some(_) if piped => Target::Pipe(Box::new(io::stdout().lock())),
-            Some(path) => Target::File(File::create(path).map_err(|error| {
-                Failure::new(format!("cannot write {}: {error}", path.display()))
-            })?),
+            Some(path) => Target::Path(path.clone()),
         };
         let mut sink = Sink::new(target, filter, self.count);
         let mut fault = None;
@@ -76,7 +75,9 @@ impl Capture {
             }
         });
         let said = self.conclude(&sink, fault);
-        output::note(&sink.summary());
+        if sink.has_begun() {
+            output::note(&sink.summary());
+        }
         said?;
         match ended? {
             CaptureEnd::Asked => {}
@@ -92,7 +93,8 @@ impl Capture {
 
     /// What went wrong with the writing, if anything did.
     fn conclude(&self, sink: &Sink, fault: Option<Fault>) -> Result<(), Failure> {
-        let path = self.write.as_ref().map(|path| path.display().to_string()).unwrap_or_default();
+        let file = self.write.as_ref().filter(|path| path.as_os_str() != "-");
+        let path = file.map_or_else(|| "stdout".to_owned(), |path| path.display().to_string());
         match fault {
             None => Ok(()),
             Some(Fault::Stream(error)) => {
@@ -107,46 +109,6 @@ impl Capture {
             Some(Fault::Write(error)) => Err(Failure::new(format!("cannot write {path}: {error}"))),
         }
     }
-
-    /// Where the stream of the network or node is found.
-    fn path(&self, client: &Client) -> Result<String, Failure> {
-        let name = segment(&self.target)?;
-        let network = client.get::<NetworkDetail>(&format!("/v1/networks/{name}"));
-        let node = client.get::<NodeDetail>(&format!("/v1/nodes/{name}"));
-        let path = match (network, node) {
-            (Ok(network), Ok(node)) if network.name != node.name => {
-                if network.name == self.target {
-                    network_path(&network)
-                } else {
-                    node_path(&node)
-                }
-            }
-            (Ok(_), Ok(_)) => {
-                return Err(Failure::new(format!(
-                    "{:?} is both a network and a node: give the id of the one you mean",
-                    self.target
-                )));
-            }
-            (Ok(network), Err(_)) => network_path(&network),
-            (Err(_), Ok(node)) => node_path(&node),
-            (Err(_), Err(_)) => {
-                return Err(Failure::new(format!(
-                    "there is no network and no node {:?}: `portolan network ls` and `portolan ps` list them",
-                    self.target
-                )));
-            }
-        };
-        let snaplen = self.snaplen.map(|bytes| format!("?snaplen={bytes}")).unwrap_or_default();
-        Ok(path + &snaplen)
-    }
-}
-
-fn network_path(network: &NetworkDetail) -> String {
-    format!("/v1/networks/{}/capture", network.id)
-}
-
-fn node_path(node: &NodeDetail) -> String {
-    format!("/v1/nodes/{}/capture", node.id)
 }
 
 /// Writes all of it at once, so that a reader at the other end of a pipe sees it.

@@ -75,7 +75,7 @@ impl Events {
                 output::line(&output::clean(&line(event)))
             }
             Some(Format::Json) => {
-                output::line(&serde_json::to_string(event).unwrap_or_default());
+                output::json_line(event);
             }
             Some(Format::Template(template)) => {
                 let value = serde_json::to_value(event).unwrap_or_default();

@@ -206,7 +206,7 @@ fn object(number: Option<usize>, answer: &ExplainAnswer) -> serde_json::Value {
 
 /// Shows an answer to people.
 fn show(number: Option<usize>, answer: &ExplainAnswer) {
-    lines(number, answer).iter().for_each(|line| output::line(line));
+    lines(number, answer).iter().for_each(|line| output::line(&output::clean(line)));
 }
 
 fn lines(number: Option<usize>, answer: &ExplainAnswer) -> Vec<String> {

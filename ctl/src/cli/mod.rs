@@ -20,6 +20,7 @@ mod run;
 mod stats;
 mod switch;
 mod system;
+mod target;
 mod template;
 mod time;
 

@@ -147,7 +147,25 @@ pub fn table_lines(
 
 /// Prints one object as indented JSON.
 pub fn json<T: Serialize>(object: &T) {
-    line(&serde_json::to_string_pretty(object).unwrap_or_default());
+    line(&escaped(&serde_json::to_string_pretty(object).unwrap_or_default()));
+}
+
+/// Prints one object as JSON on one line.
+pub fn json_line<T: Serialize>(object: &T) {
+    line(&escaped(&serde_json::to_string(object).unwrap_or_default()));
+}
+
+/// JSON in which the control characters are escaped that JSON lets stand: DEL and those that terminals obey beyond ASCII. They
+/// occur in strings alone.
+fn escaped(json: &str) -> String {
+    let mut text = String::with_capacity(json.len());
+    for letter in json.chars() {
+        match letter {
+            '\u{7f}'..='\u{9f}' => text.push_str(&format!("\\u{:04x}", u32::from(letter))),
+            other => text.push(other),
+        }
+    }
+    text
 }
 
 /// Prints one line. A reader that has gone ends the program quietly, by the signal that `main` restored.
@@ -213,6 +231,10 @@ mod tests {
 
     #[test]
     fn control_characters_do_not_reach_the_terminal() {
+        let text = "a\u{9b}31m\u{7f}\u{1b}é";
+        let json = escaped(&serde_json::to_string(text).unwrap());
+        assert_eq!(json, r#""a\u009b31m\u007f\u001bé""#);
+        assert_eq!(serde_json::from_str::<String>(&json).unwrap(), text);
         assert_eq!(clean("a\x1b[31mb\nc"), "a [31mb c");
         assert_eq!(cut("abcdef", 4), "abc…");
         assert_eq!(short("0123456789abcdef", false), "0123456789ab");

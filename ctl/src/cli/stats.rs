@@ -7,12 +7,12 @@ use std::time::{Duration, Instant};
 
 use clap::Args;
 use portolan::api::client::{Client, Failure};
-use portolan::api::types::{NetworkDetail, NodeDetail, StatsEntry};
+use portolan::api::types::StatsEntry;
 use serde_json::Value;
 
 use super::output::{self, Format, Row};
 use super::switch::all_networks;
-use super::{DaemonChoice, segment};
+use super::{DaemonChoice, segment, target};
 
 const HEADERS: [&str; 10] = [
     "NETWORK",
@@ -68,8 +68,8 @@ struct Look {
 impl Stats {
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         let client = daemon.open()?;
-        let paths = self.paths(&client)?;
-        let mut look = look(&client, &paths)?;
+        let target = self.target.as_deref().map(|word| target::find(&client, word)).transpose()?;
+        let mut look = look(&client, target.as_deref())?;
         if !self.watch {
             let rows: Vec<Row> =
                 look.entries.iter().map(|e| Row::new(e, cells(e), Value::Null)).collect();
@@ -83,40 +83,10 @@ impl Stats {
         self.show(&look, &look, terminal)?;
         loop {
             thread::sleep(Duration::from_secs(self.interval));
-            let next = self::look(&client, &paths)?;
+            let next = self::look(&client, target.as_deref())?;
             self.show(&look, &next, terminal)?;
             look = next;
         }
-    }
-
-    /// What to ask for: one path, or one for each network.
-    fn paths(&self, client: &Client) -> Result<Vec<String>, Failure> {
-        let Some(target) = &self.target else {
-            let path = |name: String| Ok(format!("/v1/networks/{}/stats", segment(&name)?));
-            return all_networks(client)?.into_iter().map(path).collect();
-        };
-        let name = segment(target)?;
-        let network = client.get::<NetworkDetail>(&format!("/v1/networks/{name}")).ok();
-        let node = client.get::<NodeDetail>(&format!("/v1/nodes/{name}")).ok();
-        let of_network = |network: &NetworkDetail| format!("/v1/networks/{}/stats", network.id);
-        let of_node = |node: &NodeDetail| format!("/v1/nodes/{}/stats", node.id);
-        let path = match (&network, &node) {
-            (Some(network), Some(node)) if network.name == node.name => {
-                return Err(Failure::new(format!(
-                    "{target:?} is both a network and a node: give the id of the one you mean"
-                )));
-            }
-            // A full name wins over the start of an id.
-            (Some(network), Some(_)) if network.name == *target => of_network(network),
-            (_, Some(node)) => of_node(node),
-            (Some(network), None) => of_network(network),
-            (None, None) => {
-                return Err(Failure::new(format!(
-                    "there is no network and no node {target:?}: `portolan network ls` and `portolan ps` list them"
-                )));
-            }
-        };
-        Ok(vec![path])
     }
 
     fn show(&self, before: &Look, now: &Look, terminal: bool) -> Result<(), Failure> {
@@ -133,7 +103,7 @@ impl Stats {
                 }
             }
             Format::Json => {
-                output::line(&serde_json::to_string(&now.entries).unwrap_or_default());
+                output::json_line(&now.entries);
             }
             other => {
                 let rows: Vec<Row> = (now.entries.iter().zip(cells))
@@ -146,16 +116,20 @@ impl Stats {
     }
 }
 
-fn look(client: &Client, paths: &[String]) -> Result<Look, Failure> {
-    let mut entries: Vec<StatsEntry> = Vec::new();
-    for path in paths {
-        match client.get::<Vec<StatsEntry>>(path) {
-            Ok(more) => entries.extend(more),
-            // Of many networks one may end between two looks.
-            Err(failure) if paths.len() == 1 => return Err(failure),
-            Err(_) => {}
+/// The figures of what this path names, or of all networks there are by now.
+fn look(client: &Client, of: Option<&str>) -> Result<Look, Failure> {
+    let entries = match of {
+        Some(path) => client.get(&format!("{path}/stats"))?,
+        None => {
+            let mut all: Vec<StatsEntry> = Vec::new();
+            for name in all_networks(client)? {
+                let path = format!("/v1/networks/{}/stats", segment(&name)?);
+                // One may have ended since they were listed.
+                all.extend(client.get_if_there::<Vec<_>>(&path)?.unwrap_or_default());
+            }
+            all
         }
-    }
+    };
     #[expect(
         clippy::disallowed_methods,
         reason = "the command line is an edge: it measures what rates are of"

@@ -108,9 +108,10 @@ impl Asked {
         let client = daemon.open()?;
         let mut rows = Vec::new();
         for network in self.networks(&client)? {
-            let entries: Vec<T> =
-                client.get(&format!("/v1/networks/{}/{what}", segment(&network)?))?;
-            for entry in &entries {
+            let path = format!("/v1/networks/{}/{what}", segment(&network)?);
+            // It may have ended since it was found.
+            let entries: Option<Vec<T>> = client.get_if_there(&path)?;
+            for entry in &entries.unwrap_or_default() {
                 let mut all = vec![network.clone()];
                 all.extend(cells(entry));
                 let mut row = Row::new(entry, all, Value::Null);

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
+use std::path::PathBuf;
 
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
 use pcap_file::pcapng::{Block, PcapNgParser};
@@ -26,6 +27,8 @@ const BLOCK_MAX: usize = 1 << 20;
 pub(super) enum Target {
     /// A line each.
     Listing(Listing),
+    /// A file to be made, or emptied, when the first block has come: what the daemon refuses costs no older capture.
+    Path(PathBuf),
     /// A file, which is cut back to whole blocks where it takes no more.
     File(File),
     /// Whoever reads.
@@ -85,6 +88,11 @@ impl Sink {
         }
         self.rest = whole;
         Ok(self.is_full())
+    }
+
+    /// Whether anything has come.
+    pub(super) fn has_begun(&self) -> bool {
+        self.parser.is_some()
     }
 
     /// How many frames were passed on.
@@ -183,9 +191,14 @@ impl Sink {
     }
 
     fn write(&mut self, run: &[u8]) -> Result<(), Fault> {
+        if run.is_empty() {
+            return Ok(());
+        }
+        if let Target::Path(path) = &self.target {
+            self.target = Target::File(File::create(path).map_err(Fault::Write)?);
+        }
         let file = match &mut self.target {
-            _ if run.is_empty() => return Ok(()),
-            Target::Listing(_) => return Ok(()),
+            Target::Listing(_) | Target::Path(_) => return Ok(()),
             Target::Pipe(pipe) => return pass_on(pipe.as_mut(), run).map_err(Fault::Write),
             Target::File(file) => file,
         };

@@ -1,0 +1,69 @@
+//! What a word means that may name a network or a node.
+
+use portolan::api::client::{Client, Failure};
+use portolan::api::types::{NetworkDetail, NodeDetail};
+
+use super::segment;
+
+/// Where the API has what a word names: `/v1/networks/ID` or `/v1/nodes/ID`. A full name wins over the start of an id.
+///
+/// # Errors
+/// There is neither, there are both of that name, or the daemon did not say.
+pub fn find(client: &Client, word: &str) -> Result<String, Failure> {
+    let name = segment(word)?;
+    let network: Option<NetworkDetail> = client.get_if_there(&format!("/v1/networks/{name}"))?;
+    let node: Option<NodeDetail> = client.get_if_there(&format!("/v1/nodes/{name}"))?;
+    let network = network.map(|network| (network.name, format!("/v1/networks/{}", network.id)));
+    let node = node.map(|node| (node.name, format!("/v1/nodes/{}", node.id)));
+    choose(word, network, node)
+}
+
+/// Chooses of a network and a node, each with its name and its path, what the word is meant to name.
+fn choose(
+    word: &str,
+    network: Option<(String, String)>,
+    node: Option<(String, String)>,
+) -> Result<String, Failure> {
+    match (network, node) {
+        (Some((network, path)), Some((node, other))) => match (network == word, node == word) {
+            (true, false) => Ok(path),
+            (false, true) => Ok(other),
+            _ => Err(Failure::new(format!(
+                "{word:?} is both a network and a node: give the id of the one you mean"
+            ))),
+        },
+        (Some((_, path)), None) | (None, Some((_, path))) => Ok(path),
+        (None, None) => Err(Failure::new(format!(
+            "there is no network and no node {word:?}: `portolan network ls` and `portolan ps` list them"
+        ))),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(word: &str, network: Option<&str>, node: Option<&str>) -> Result<String, String> {
+        let network = network.map(|name| (name.to_owned(), "network".to_owned()));
+        let node = node.map(|name| (name.to_owned(), "node".to_owned()));
+        choose(word, network, node).map_err(|failure| failure.message)
+    }
+
+    #[test]
+    fn a_full_name_wins_over_the_start_of_an_id() {
+        assert_eq!(chosen("a", Some("a"), None).unwrap(), "network");
+        assert_eq!(chosen("a", None, Some("a")).unwrap(), "node");
+        assert_eq!(chosen("a", Some("a"), Some("web")).unwrap(), "network");
+        assert_eq!(chosen("a", Some("app"), Some("a")).unwrap(), "node");
+    }
+
+    #[test]
+    fn what_may_be_either_is_not_guessed() {
+        for (network, node) in [("a", "a"), ("app", "web")] {
+            let why = chosen("a", Some(network), Some(node)).unwrap_err();
+            assert!(why.starts_with("\"a\" is both a network and a node"), "{why}");
+        }
+        let why = chosen("a", None, None).unwrap_err();
+        assert!(why.starts_with("there is no network and no node \"a\""), "{why}");
+    }
+}
