@@ -1,9 +1,9 @@
 //! The leases of one network and one family: who has which address, and until when.
 //!
 //! Theory of operation. An *endpoint*'s addresses are reserved: they are its own for good, and its server only repeats them.
-//! Everybody else is a *stranger*, who is lent an address of the pool. A stranger is known by what it calls itself and by the port
-//! it asks from: machines made of one image often call themselves alike, and must not be lent one address for it; nor can anybody
-//! behind another port end a lease by using its name.
+//! Everybody else is a *stranger*, who is lent an address of the pool. A stranger is known by what it calls itself, by its hardware
+//! address and by the port it asks from: machines made of one image often call themselves alike, and must not be lent one address
+//! for it; nor can anybody behind another port end a lease by using its name.
 //!
 //! Which address a newcomer is lent follows from its name: counting begins where a hash of it points to, so that it is mostly
 //! lent the same one again after everything here was forgotten. Addresses that have never been lent come first, and then the
@@ -30,6 +30,10 @@ pub const LEASES_PORT_MAX: usize = 64;
 
 /// As [`LEASES_PORT_MAX`], for a network: as many as a network has stations.
 pub const LEASES_MAX: usize = 8192;
+
+/// How long after a port gave a lease back it may give back the next one; what comes sooner is not heard, and the lease ends by
+/// itself. With an address its flows end, and whoever keeps these has to look at all there are.
+pub const RELEASE_GAP: Duration = Duration::from_millis(100);
 
 /// Ended leases that are remembered, so that their addresses come back to whoever had them.
 const FORMER_MAX: usize = LEASES_MAX;
@@ -73,7 +77,7 @@ pub struct Client {
     pub port: u32,
     /// The hardware address.
     pub hardware: [u8; 6],
-    /// What it calls itself: whatever tells it from others of its port. The caller bounds its length.
+    /// What it calls itself: whatever tells it from others of its hardware. The caller bounds its length.
     pub name: Box<[u8]>,
     /// The hostname it tells, checked by the caller.
     pub hostname: Option<Box<str>>,
@@ -97,7 +101,7 @@ pub enum State {
 pub struct Lease<A> {
     /// Which.
     pub address: A,
-    /// By whom; who asked for it last, where it is shunned.
+    /// By whom; who asked for it last, where it is shunned, with the port by which it is.
     pub client: Client,
     /// What for.
     pub state: State,
@@ -158,6 +162,8 @@ pub struct Table<A> {
     due: BTreeSet<(Duration, A)>,
     /// What counts against each port.
     held: BTreeMap<u32, BTreeSet<A>>,
+    /// When each port gave something back last.
+    released: BTreeMap<u32, Duration>,
     free: Spans,
     proven: BTreeSet<A>,
 }
@@ -190,6 +196,7 @@ impl<A: Address> Table<A> {
             fading: BTreeSet::new(),
             due: BTreeSet::new(),
             held: BTreeMap::new(),
+            released: BTreeMap::new(),
             free,
             proven: BTreeSet::new(),
         }
@@ -201,7 +208,7 @@ impl<A: Address> Table<A> {
         let mut ended = Vec::new();
         for &address in &addresses {
             if let Some(lease) = self.remove(address) {
-                self.clients.remove(&key(&lease.client));
+                self.unname(&key(&lease.client), address);
                 ended.extend((lease.state == State::Bound).then_some(lease));
             }
             self.forget_former(address);
@@ -215,6 +222,7 @@ impl<A: Address> Table<A> {
     /// A port goes, with its endpoint and all leases behind it. Returns those that were lent.
     pub fn detach(&mut self, port: u32) -> Vec<Lease<A>> {
         self.detach_endpoint(port);
+        self.released.remove(&port);
         let mut ended = Vec::new();
         for address in self.held.remove(&port).unwrap_or_default() {
             if let Some(lease) = self.remove(address) {
@@ -346,7 +354,10 @@ impl<A: Address> Table<A> {
     /// Ends a client's lease of an address, and remembers whose it was. None where it has no such lease.
     pub fn release(&mut self, client: &Client, address: A, now: Duration) -> Option<Lease<A>> {
         let held = self.of_client(client)?;
-        if held.address != address || held.state != State::Bound {
+        if held.address != address
+            || held.state != State::Bound
+            || !self.may_release(client.port, now)
+        {
             return None;
         }
         let lease = self.remove(address)?;
@@ -354,24 +365,34 @@ impl<A: Address> Table<A> {
         Some(lease)
     }
 
+    /// Whether a port may give something back; if so, it has done it.
+    pub fn may_release(&mut self, port: u32, now: Duration) -> bool {
+        let may = self.released.get(&port).is_none_or(|last| now >= *last + RELEASE_GAP);
+        if may {
+            self.released.insert(port, now);
+        }
+        may
+    }
+
     /// Keeps an address that is held for a client from everybody until then, since it is in use: as its client says
-    /// ([`State::Declined`]) or as was heard ([`State::Taken`]). None where it is not held for it.
+    /// ([`State::Declined`]) or as was heard ([`State::Taken`]). It counts against the port `by` which that was said. None where
+    /// it is not held for the client.
     pub fn shun(
         &mut self,
         client: &Client,
         address: A,
         state: State,
+        by: u32,
         until: Duration,
     ) -> Option<Lease<A>> {
         self.of_client(client).filter(|lease| lease.address == address)?;
         let lease = self.remove(address)?;
         self.clients.remove(&key(client));
         self.proven.remove(&address);
-        if state == State::Declined {
-            self.held.entry(client.port).or_default().insert(address);
-        }
+        self.held.entry(by).or_default().insert(address);
         self.due.insert((until, address));
-        let shunned = Lease { address, client: client.clone(), state, until };
+        let client = Client { port: by, ..client.clone() };
+        let shunned = Lease { address, client, state, until };
         self.leases.insert(address, shunned);
         Some(lease)
     }
@@ -435,8 +456,13 @@ impl<A: Address> Table<A> {
         self.leases.values().filter(|lease| lease.state == State::Bound).count()
     }
 
+    /// Whether a port may have more addresses held for it, or shunned by it.
+    pub fn has_room(&self, port: u32) -> bool {
+        self.held.get(&port).is_none_or(|held| held.len() < self.port_max)
+    }
+
     fn check_room(&self, client: &Client) -> Result<(), Refusal> {
-        if self.held.get(&client.port).is_some_and(|held| held.len() >= self.port_max) {
+        if !self.has_room(client.port) {
             return Err(Refusal::PortLimit);
         }
         if self.leases.len() >= LEASES_MAX { Err(Refusal::Exhausted) } else { Ok(()) }
@@ -444,7 +470,7 @@ impl<A: Address> Table<A> {
 
     /// An address for a newcomer.
     fn choose(&self, client: &Client) -> Option<A> {
-        let mut at = hash(&client.name).checked_rem(self.size)?;
+        let mut at = hash(client.hardware.iter().chain(&client.name)).checked_rem(self.size)?;
         for (first, last) in &self.pool {
             let (first, last) = (first.bits(), last.bits());
             if at <= last - first {
@@ -463,6 +489,13 @@ impl<A: Address> Table<A> {
         if let Some(former) = self.former.remove(&address) {
             self.fading.remove(&(former.ended, address));
             self.clients.remove(&former.key);
+        }
+    }
+
+    /// A client has that address no longer.
+    fn unname(&mut self, key: &[u8], address: A) {
+        if self.clients.get(key) == Some(&address) {
+            self.clients.remove(key);
         }
     }
 
@@ -517,12 +550,12 @@ impl<A: Address> Table<A> {
 
 /// By what a client is found.
 fn key(client: &Client) -> Box<[u8]> {
-    [&client.port.to_be_bytes()[..], &client.name].concat().into_boxed_slice()
+    [&client.port.to_be_bytes()[..], &client.hardware, &client.name].concat().into_boxed_slice()
 }
 
 /// FNV-1a: the same in every life of the daemon. Whoever aims at an address gets it, and nothing by it.
-fn hash(bytes: &[u8]) -> u128 {
-    let hash = bytes.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
+fn hash<'b>(bytes: impl Iterator<Item = &'b u8>) -> u128 {
+    let hash = bytes.fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
         (hash ^ u64::from(*byte)).wrapping_mul(0x0100_0000_01b3)
     });
     // The low bits alone decide in a pool of a power of two, and the last byte alone decides them.

@@ -45,10 +45,6 @@ const SHUNNED: Duration = Duration::from_secs(600);
 /// The shortest lease that a client may ask for: a shorter one is little but work.
 const LEASE_MIN: Duration = Duration::from_secs(60);
 
-/// How long after a lease of a port was given back the next one may be; what comes sooner is not heard, and the lease ends by
-/// itself. With an address its flows end, and whoever keeps these has to look at all there are.
-const RELEASE_GAP: Duration = Duration::from_millis(100);
-
 /// Where a message came from.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Origin<'a> {
@@ -121,8 +117,6 @@ pub struct Server {
     probes: BTreeSet<(Duration, Ipv4Addr)>,
     /// Addresses to be asked for.
     asked: Vec<Ipv4Addr>,
-    /// When a lease of each port was given back last.
-    released: BTreeMap<u32, Duration>,
     changes: Vec<Change>,
 }
 
@@ -147,7 +141,6 @@ impl Server {
             waiting: BTreeMap::new(),
             probes: BTreeSet::new(),
             asked: Vec::new(),
-            released: BTreeMap::new(),
             changes: Vec::new(),
         }
     }
@@ -173,7 +166,6 @@ impl Server {
         for address in behind {
             self.wait_no_more(address);
         }
-        self.released.remove(&port);
         let ended = self.table.detach(port);
         self.note(Happened::Ended, ended);
     }
@@ -207,17 +199,22 @@ impl Server {
         }
     }
 
-    /// Somebody was heard to use an address. Where a client waits for it to be found free, that is settled with the next call of
-    /// [`Server::run_out`]: it is offered another, or told that it cannot keep this one. Its own voice does not count.
-    pub fn heard(&mut self, address: Ipv4Addr, hardware: [u8; 6], now: Duration) {
+    /// Somebody behind a port was heard to use an address. Where a client waits for it to be found free, that is settled with the
+    /// next call of [`Server::run_out`]: it is offered another, or told that it cannot keep this one. Its own voice does not count,
+    /// nor one that has spoken for as many addresses as a port may hold.
+    pub fn heard(&mut self, address: Ipv4Addr, port: u32, hardware: [u8; 6], now: Duration) {
         let Some(waiting) = self.waiting.get_mut(&address) else { return };
-        if waiting.taken || waiting.request.chaddr == hardware {
+        if waiting.taken || waiting.request.chaddr == hardware || !self.table.has_room(port) {
             return;
         }
+        let client = waiting.request.client(waiting.port);
+        let held = self.table.shun(&client, address, State::Taken, port, now + SHUNNED);
         self.probes.remove(&(waiting.due, address));
         self.probes.insert((now, address));
         waiting.due = now;
         waiting.taken = true;
+        let ended = held.filter(|held| held.state == State::Bound);
+        self.note(Happened::Ended, ended);
     }
 
     /// The next address to be asked for by ARP.
@@ -256,13 +253,9 @@ impl Server {
         None
     }
 
-    /// At most `limit` rows behind `after`, in order of address, with what each client calls itself on the wire.
+    /// At most `limit` rows behind `after`, in order of address, each client called by its identifier.
     pub fn rows(&self, after: Option<Ipv4Addr>, limit: usize) -> Vec<Row<Ipv4Addr>> {
-        let mut rows = self.table.rows(after, limit);
-        for row in &mut rows {
-            row.client.name = request::identifier(&row.client.name).into();
-        }
-        rows
+        self.table.rows(after, limit)
     }
 
     /// How many strangers have a lease.
@@ -316,7 +309,15 @@ impl Server {
         let ours = request.server.is_none_or(|server| server == self.spec.server);
         let Some(address) = request.requested.filter(|_| ours) else { return };
         let client = request.client(from.port);
-        let shunned = self.table.shun(&client, address, State::Declined, now + SHUNNED);
+        if self.own(request, from.port).is_some_and(|own| own.contains(&address)) {
+            if self.table.may_release(from.port, now) {
+                let own = Lease { address, client, state: State::Declined, until: now };
+                self.note(Happened::Declined, [own]);
+            }
+            return;
+        }
+        let until = now + SHUNNED;
+        let shunned = self.table.shun(&client, address, State::Declined, from.port, until);
         if let Some(lease) = shunned {
             self.wait_no_more(address);
             self.note(Happened::Declined, [lease]);
@@ -326,13 +327,9 @@ impl Server {
     fn release(&mut self, request: &Request, from: Origin<'_>, now: Duration) {
         let client = request.client(from.port);
         let ours = request.server.is_none_or(|server| server == self.spec.server);
-        let last = self.released.get(&from.port);
-        if !ours || last.is_some_and(|last| now < *last + RELEASE_GAP) {
-            return;
-        }
-        if let Some(ended) = self.table.release(&client, request.ciaddr, now) {
-            self.released.insert(from.port, now);
-            self.note(Happened::Released, [ended]);
+        if ours {
+            let ended = self.table.release(&client, request.ciaddr, now);
+            self.note(Happened::Released, ended);
         }
     }
 
@@ -402,8 +399,6 @@ impl Server {
             self.table.prove(address);
             return Some(self.settle(request, from, address, now));
         }
-        let client = request.client(*port);
-        self.table.shun(&client, address, State::Taken, now + SHUNNED);
         match request.kind {
             MessageType::Discover => self.discover(request, from, now).ok().flatten(),
             _ => Some(self.refuse(request, from)),
@@ -475,11 +470,11 @@ impl Server {
         wanted.max(LEASE_MIN).min(self.spec.lease)
     }
 
-    /// A client has chosen another server's offer, or given ours up.
+    /// A client has chosen another server's offer. An address that the wire is still asked for stays offered until it ends:
+    /// whoever turned it down at once could have everybody asked without end.
     fn cancel(&mut self, client: &Client) {
-        let offered = self.table.of_client(client).filter(|held| held.state == State::Offered);
-        if let Some(address) = offered.map(|held| held.address) {
-            self.wait_no_more(address);
+        let held = self.table.of_client(client);
+        if held.is_some_and(|held| !self.waiting.contains_key(&held.address)) {
             self.table.withdraw(client);
         }
     }

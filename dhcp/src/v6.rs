@@ -217,17 +217,22 @@ impl Server {
         Ok(call.run().map(|message| Reply { to: from, message }))
     }
 
-    /// Somebody was heard to use an address. Where a client waits for it to be found free, that is settled with the next call of
-    /// [`Server::run_out`]. Its own voice does not count.
-    pub fn heard(&mut self, address: Ipv6Addr, hardware: [u8; 6], now: Duration) {
+    /// Somebody behind a port was heard to use an address. Where a client waits for it to be found free, that is settled with the
+    /// next call of [`Server::run_out`]. Its own voice does not count, nor one that has spoken for as many addresses as a port may
+    /// hold.
+    pub fn heard(&mut self, address: Ipv6Addr, port: u32, hardware: [u8; 6], now: Duration) {
         let Some(waiting) = self.waiting.get_mut(&address) else { return };
-        if waiting.taken || waiting.from.hardware == hardware {
+        if waiting.taken || waiting.from.hardware == hardware || !self.table.has_room(port) {
             return;
         }
+        let until = now + SHUNNED;
+        let held = self.table.shun(&waiting.client, address, State::Taken, port, until);
         self.probes.remove(&(waiting.due, address));
         self.probes.insert((now, address));
         waiting.due = now;
         waiting.taken = true;
+        let ended = held.filter(|held| held.state == State::Bound);
+        self.note(Happened::Ended, ended);
     }
 
     /// The next address to be asked for by a neighbor solicitation.
@@ -252,9 +257,7 @@ impl Server {
         while let Some(&(due, address)) = self.probes.first().filter(|(due, _)| *due <= now) {
             self.probes.remove(&(due, address));
             let Some(waiting) = self.wait_no_more(address) else { continue };
-            if waiting.taken {
-                self.table.shun(&waiting.client, address, State::Taken, now + SHUNNED);
-            } else {
+            if !waiting.taken {
                 self.table.prove(address);
             }
             if let Ok(Some(reply)) = self.receive(&waiting.message, waiting.from, now) {
@@ -524,16 +527,27 @@ impl Call<'_> {
 
     /// Whether the association had any of the addresses that it gives up.
     fn give_up_one(&mut self, association: &Association) -> bool {
-        if let Some(own) = &self.own {
-            return association.addresses.iter().any(|address| own.contains(address));
-        }
         let client = self.client(association.id);
+        let declines = self.message.kind == kind::DECLINE;
+        if let Some(own) = &self.own {
+            let own = association.addresses.iter().copied().filter(|address| own.contains(address));
+            let own: Vec<_> = own.collect();
+            if declines
+                && !own.is_empty()
+                && self.server.table.may_release(self.from.port, self.now)
+            {
+                let (state, until) = (State::Declined, self.now);
+                let declined = |&address| Lease { address, client: client.clone(), state, until };
+                self.server.note(Happened::Declined, own.iter().map(declined));
+            }
+            return !own.is_empty();
+        }
         let mut any = false;
         for &address in &association.addresses {
             let (now, table) = (self.now, &mut self.server.table);
-            let (happened, ended) = if self.message.kind == kind::DECLINE {
-                let until = now + SHUNNED;
-                (Happened::Declined, table.shun(&client, address, State::Declined, until))
+            let (happened, ended) = if declines {
+                let (until, port) = (now + SHUNNED, client.port);
+                (Happened::Declined, table.shun(&client, address, State::Declined, port, until))
             } else {
                 (Happened::Released, table.release(&client, address, now))
             };

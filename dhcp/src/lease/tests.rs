@@ -65,6 +65,53 @@ fn machines_that_call_themselves_alike_are_told_apart_by_their_ports() {
 }
 
 #[test]
+fn machines_that_call_themselves_alike_behind_one_port_are_told_apart_by_their_hardware() {
+    let mut table = table(10, 250);
+    let clone = Client { hardware: [2, 0, 0, 0, 0, 2], ..client(1, "clone") };
+    let one = lend(&mut table, &client(1, "clone"), at(100)).unwrap();
+    let two = lend(&mut table, &clone, at(100)).unwrap();
+    assert_ne!(one, two);
+    assert_eq!(table.release(&clone, one, at(1)), None);
+    assert_eq!(table.bound(), 2);
+}
+
+#[test]
+fn a_port_gives_back_one_lease_at_a_time() {
+    let mut table = table(10, 250);
+    let [a, b] = ["a", "b"].map(|name| client(1, name));
+    let [first, second] = [&a, &b].map(|client| lend(&mut table, client, at(100)).unwrap());
+    let other = lend(&mut table, &client(2, "a"), at(100)).unwrap();
+    assert!(table.release(&a, first, at(1)).is_some());
+    assert_eq!(table.release(&b, second, at(1) + RELEASE_GAP - Duration::from_nanos(1)), None);
+    assert!(table.release(&client(2, "a"), other, at(1)).is_some(), "another port");
+    assert!(table.release(&b, second, at(1) + RELEASE_GAP).is_some());
+}
+
+#[test]
+fn an_endpoint_that_takes_a_declined_address_leaves_its_former_client_the_next_one() {
+    let mut table = table(1, 20);
+    let declined = lend(&mut table, &client(1, "a"), at(100)).unwrap();
+    table.shun(&client(1, "a"), declined, State::Declined, 1, at(500)).unwrap();
+    let next = lend(&mut table, &client(1, "a"), at(100)).unwrap();
+    assert!(table.attach(2, [2; 6], vec![declined]).is_empty());
+    assert_eq!(table.of_client(&client(1, "a")).map(|lease| lease.address), Some(next));
+}
+
+#[test]
+fn what_a_port_says_is_taken_counts_against_it_and_goes_with_it() {
+    let mut table = table(1, 4);
+    for name in ["a", "b"] {
+        let address = table.offer(&client(1, name), None, at(30)).unwrap();
+        assert!(table.has_room(7));
+        table.shun(&client(1, name), address, State::Taken, 7, at(500)).unwrap();
+    }
+    assert!(!table.has_room(7) && table.has_room(1));
+    assert!(table.detach(7).is_empty());
+    assert_eq!(table.next_end(), None);
+    assert!((1..=2).all(|port| table.offer(&client(port, "a"), None, at(30)).is_ok()));
+}
+
+#[test]
 fn the_address_that_was_given_back_first_is_lent_again_first() {
     let mut table = table(1, 4);
     for port in 1..=4 {
@@ -99,7 +146,7 @@ fn one_port_leaves_half_of_a_small_pool_to_others() {
 fn a_declined_address_is_lent_to_nobody_for_a_while_and_counts_against_its_port() {
     let mut table = table(1, 2);
     let address = lend(&mut table, &client(1, "a"), at(100)).unwrap();
-    let declined = table.shun(&client(1, "a"), address, State::Declined, at(500)).unwrap();
+    let declined = table.shun(&client(1, "a"), address, State::Declined, 1, at(500)).unwrap();
     assert_eq!(declined.address, address);
     assert_eq!(lend(&mut table, &client(1, "a"), at(100)), Err(Refusal::PortLimit));
     assert_ne!(lend(&mut table, &client(2, "a"), at(600)), Ok(address));
@@ -219,6 +266,8 @@ fn step() -> impl Strategy<Value = Step> {
 struct Model {
     held: BTreeMap<V4, (u32, u8, State, u64)>,
     own: BTreeMap<u32, V4>,
+    /// When each port gave a lease back last.
+    released: BTreeMap<u32, u64>,
 }
 
 impl Model {
@@ -300,8 +349,10 @@ fn run(
         Step::Release(port, name) => {
             let Some((address, state)) = model.of(port, name) else { return Ok(()) };
             let ended = table.release(&client(port, name), address, at(*now)).is_some();
-            prop_assert_eq!(ended, state == State::Bound);
+            let may = model.released.get(&port) != Some(now);
+            prop_assert_eq!(ended, state == State::Bound && may);
             if ended {
+                model.released.insert(port, *now);
                 model.held.remove(&address);
             }
         }
@@ -314,7 +365,7 @@ fn run(
         Step::Decline(port, name) => {
             let Some((address, _)) = model.of(port, name) else { return Ok(()) };
             let until = *now + 30;
-            table.shun(&client(port, name), address, State::Declined, at(until)).unwrap();
+            table.shun(&client(port, name), address, State::Declined, port, at(until)).unwrap();
             model.held.insert(address, (port, name, State::Declined, until));
         }
         Step::Attach(port, last) => {
@@ -325,6 +376,7 @@ fn run(
         Step::Detach(port) => {
             table.detach(port);
             model.own.remove(&port);
+            model.released.remove(&port);
             model.held.retain(|_, held| held.0 != port);
         }
         Step::Pass(seconds) => {

@@ -62,6 +62,10 @@ pub(super) fn write(spec: &Dhcp4, request: &Request, told: &Told<'_>) -> Vec<u8>
     };
     add(DhcpOption::MessageType(told.kind));
     add(DhcpOption::ServerIdentifier(spec.server));
+    if !request.name.is_empty() {
+        // A client tells by it whether a broadcast is meant for it (RFC 6842).
+        add(DhcpOption::ClientIdentifier(request.name.to_vec()));
+    }
     if let Some(lease) = told.lease {
         let seconds = u32::try_from(lease.as_secs()).unwrap_or(u32::MAX);
         add(DhcpOption::AddressLeaseTime(seconds));

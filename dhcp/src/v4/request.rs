@@ -20,6 +20,9 @@ const VALUE_MAX: usize = 255;
 /// The longest host name (RFC 1035, section 2.3.4: a label).
 const HOSTNAME_MAX: usize = 63;
 
+/// Names that no stranger may bring along.
+const KEPT_NAMES: [&str; 3] = ["localhost", "wpad", "isatap"];
+
 /// Options that are read or written, by number.
 pub(super) mod code {
     pub(in super::super) const SUBNET_MASK: u8 = 1;
@@ -54,7 +57,7 @@ pub(super) struct Request {
     pub(super) ciaddr: Ipv4Addr,
     pub(super) giaddr: Ipv4Addr,
     pub(super) chaddr: [u8; 6],
-    /// What tells the client from others.
+    /// Its client identifier; empty where it has none.
     pub(super) name: Box<[u8]>,
     pub(super) requested: Option<Ipv4Addr>,
     pub(super) server: Option<Ipv4Addr>,
@@ -86,9 +89,9 @@ impl Request {
         let options = Options::read(&message, bytes);
         let chaddr: [u8; 6] = message.chaddr().try_into().ok()?;
         let name = match options.get(code::CLIENT) {
-            Some(name) if (2..=VALUE_MAX).contains(&name.len()) => [&[0][..], name].concat(),
+            Some(name) if (2..=VALUE_MAX).contains(&name.len()) => name,
             Some(_) => return None,
-            None => [&[1, 1][..], &chaddr].concat(),
+            None => &[],
         };
         let agent = options.get(code::AGENT).map(<[u8]>::to_vec);
         if agent.as_ref().is_some_and(|agent| agent.len() > VALUE_MAX) {
@@ -127,11 +130,6 @@ impl Request {
             hostname: self.hostname.clone(),
         }
     }
-}
-
-/// What a client calls itself on the wire, of the name it is known by here: its client identifier, or nothing.
-pub(super) fn identifier(name: &[u8]) -> &[u8] {
-    name.strip_prefix(&[0]).unwrap_or_default()
 }
 
 /// The values of a message's options; the parts of one that comes in several are put together (RFC 3396).
@@ -180,7 +178,7 @@ impl Options {
 }
 
 /// The first label of a name, in lower case, where it may name a host (RFC 1123, section 2.1). A number alone would be taken
-/// for an address, and `localhost` is everybody's own.
+/// for an address, `localhost` is everybody's own, and whoever has one of the others is asked by browsers and hosts which way to go.
 pub(crate) fn hostname(name: &[u8]) -> Option<Box<str>> {
     let name = name.split(|byte| *byte == 0).next()?;
     let label = name.split(|byte| *byte == b'.').next()?;
@@ -190,6 +188,6 @@ pub(crate) fn hostname(name: &[u8]) -> Option<Box<str>> {
         && !text.starts_with('-')
         && !text.ends_with('-')
         && !text.bytes().all(|byte| byte.is_ascii_digit())
-        && !text.eq_ignore_ascii_case("localhost");
+        && !KEPT_NAMES.iter().any(|kept| text.eq_ignore_ascii_case(kept));
     fits.then(|| text.to_ascii_lowercase().into())
 }

@@ -234,7 +234,7 @@ fn a_client_that_is_in_a_hurry_gets_its_lease_with_two_messages() {
 }
 
 #[test]
-fn a_client_is_known_by_its_identifier_first_and_its_hardware_second() {
+fn a_client_is_known_by_its_identifier_and_its_hardware() {
     let mut server = server();
     let lent = |server: &mut Server, hardware, name: Option<&[u8]>| {
         let options: Vec<(u8, &[u8])> = name.map(|name| (61, name)).into_iter().collect();
@@ -245,10 +245,73 @@ fn a_client_is_known_by_its_identifier_first_and_its_hardware_second() {
     let plain = lent(&mut server, ME, None);
     let named = lent(&mut server, ME, Some(b"\xffname"));
     assert_ne!(plain, named, "a client identifier makes another client of the same hardware");
-    assert_eq!(lent(&mut server, other, Some(b"\xffname")), named);
+    assert_eq!(lent(&mut server, ME, Some(b"\xffname")), named);
+    assert_ne!(lent(&mut server, other, Some(b"\xffname")), named, "a machine of the same image");
     assert_ne!(lent(&mut server, other, None), plain);
     // Type and address as an identifier are still another than none: their key spaces are apart.
     assert_ne!(lent(&mut server, ME, Some(&[1, 2, 0, 0, 0, 0, 9])), plain);
+}
+
+#[test]
+fn a_client_is_told_its_identifier_again() {
+    let mut server = server();
+    let id: &[u8] = b"\xffme";
+    let discover = message(ENDPOINT, 1, &[(61, id)]);
+    let offer = read(&server.receive(&discover, origin(1), at(0)).unwrap().unwrap());
+    let told = Some(&DhcpOption::ClientIdentifier(id.into()));
+    assert_eq!(offer.opts().get(OptionCode::ClientIdentifier), told);
+    let request = message(ME, 3, &[(61, id), (50, &ip(99).octets())]);
+    let nak = read(&server.receive(&request, origin(2), at(0)).unwrap().unwrap());
+    assert_eq!(nak.opts().msg_type(), Some(MessageType::Nak));
+    assert_eq!(nak.opts().get(OptionCode::ClientIdentifier), told);
+}
+
+#[test]
+fn who_turns_offers_down_without_end_has_the_wire_asked_once_for_each_address() {
+    let mut server = server();
+    let mut asked = 0;
+    for number in 0..1000_u16 {
+        let name = number.to_be_bytes();
+        let discover = message(ME, 1, &[(61, &name)]);
+        let elsewhere = message(ME, 3, &[(61, &name), (54, &[192, 168, 7, 2])]);
+        _ = server.receive(&discover, origin(2), at(0));
+        asked += std::iter::from_fn(|| server.next_probe()).count();
+        assert_eq!(server.receive(&elsewhere, origin(2), at(0)), Ok(None));
+    }
+    assert_eq!(asked, 11, "half of the pool");
+}
+
+#[test]
+fn a_port_that_answers_for_everything_is_believed_for_half_of_the_pool() {
+    let mut server = server();
+    let discover = message(ME, 1, &[]);
+    assert_eq!(server.receive(&discover, origin(2), at(0)), Ok(None));
+    let mut asked = 0;
+    while let Some(address) = server.next_probe() {
+        asked += 1;
+        server.heard(address, 3, [2, 6, 6, 6, 6, 6], at(0));
+        assert_eq!(server.run_out(at(0)), None);
+    }
+    assert_eq!(asked, 12, "the last one is not believed");
+    assert_eq!(
+        read(&server.run_out(PROBE_WAIT).unwrap()).opts().msg_type(),
+        Some(MessageType::Offer)
+    );
+}
+
+#[test]
+fn an_endpoint_that_declines_its_own_address_keeps_it_and_is_told_of() {
+    let mut server = server();
+    let decline = message(ENDPOINT, 4, &[(50, &ip(100).octets())]);
+    for millis in 0..200 {
+        assert_eq!(server.receive(&decline, origin(1), at(millis)), Ok(None));
+    }
+    let changes = server.take_changes();
+    let happened: Vec<_> = changes.iter().map(|c| (c.happened, c.lease.address)).collect();
+    assert_eq!(happened, [(Happened::Declined, ip(100)); 2], "no more than ten times a second");
+    let discover = message(ENDPOINT, 1, &[]);
+    let offer = server.receive(&discover, origin(1), at(1)).unwrap().unwrap();
+    assert_eq!(read(&offer).yiaddr(), ip(100));
 }
 
 #[test]
@@ -297,6 +360,8 @@ fn hostnames_are_taken_where_they_are_some() {
         (b"h\xc3\xb6st", None),
         (b"10", None),
         (b"LocalHost", None),
+        (b"WPAD", None),
+        (b"isatap.lan", None),
         (b"", None),
         (b".x", None),
         (&[b'a'; 64], None),

@@ -215,9 +215,9 @@ fn an_address_that_somebody_answers_for_is_lent_to_nobody() {
     let mut server = server();
     ask(&mut server, stranger(2), &solicit(1), at(0));
     let [taken] = probes(&mut server)[..] else { panic!("one is asked for") };
-    server.heard(taken, stranger(2).hardware, at(0));
+    server.heard(taken, 2, stranger(2).hardware, at(0));
     assert_eq!(server.next_timeout(), Some(PROBE_WAIT), "its own voice does not count");
-    server.heard(taken, [2, 6, 6, 6, 6, 6], at(0));
+    server.heard(taken, 3, [2, 6, 6, 6, 6, 6], at(0));
     assert_eq!(server.run_out(at(0)), None);
     let [other] = probes(&mut server)[..] else { panic!("another one is asked for") };
     assert_ne!(other, taken);
@@ -286,7 +286,7 @@ fn after_a_restart_who_renews_goes_on_unless_somebody_else_has_the_address() {
         let keep = message(kind, &[head, vec![ia(1, &[ip(0x15)]), wanting(&[])]].concat());
         assert_eq!(ask(&mut server, stranger(2), &keep, at(0)), "nothing");
         assert_eq!(probes(&mut server), [ip(0x15)]);
-        server.heard(ip(0x15), stranger(2).hardware, at(0));
+        server.heard(ip(0x15), 2, stranger(2).hardware, at(0));
         let reply = server.run_out(PROBE_WAIT).unwrap();
         assert_eq!(line(&reply.message), "Reply ia1(1500,2400)[ fd00::15 3000/4000]");
         assert_eq!(changes(&mut server), [(Happened::Given, ip(0x15))]);
@@ -296,7 +296,7 @@ fn after_a_restart_who_renews_goes_on_unless_somebody_else_has_the_address() {
     let mut server = server();
     let keep = to_us(kind::RENEW, ia(1, &[ip(0x15)]));
     ask(&mut server, stranger(2), &keep, at(0));
-    server.heard(ip(0x15), [2, 6, 6, 6, 6, 6], at(0));
+    server.heard(ip(0x15), 3, [2, 6, 6, 6, 6, 6], at(0));
     let reply = server.run_out(at(0)).unwrap();
     assert_eq!(line(&reply.message), "Reply ia1(0,0)[ fd00::15 0/0]");
     let unknown = to_us(kind::RENEW, ia(1, &[]));
@@ -357,8 +357,47 @@ fn an_endpoint_cannot_lose_its_own_addresses() {
             "Reply ia1(0,0)[ NoBinding] Success"
         );
     }
-    assert_eq!(changes(&mut server), []);
+    assert_eq!(changes(&mut server), [(Happened::Declined, ip(0x100))]);
     assert!(ask(&mut server, endpoint(), &solicit(1), at(0)).contains("fd00::100"));
+}
+
+#[test]
+fn an_endpoint_that_declines_its_own_address_is_told_of() {
+    let mut server = server();
+    let decline = to_us(kind::DECLINE, ia(1, &[ip(0x100), ip(0x10)]));
+    for _ in 0..5 {
+        assert_eq!(ask(&mut server, endpoint(), &decline, at(0)), "Reply Success");
+    }
+    assert_eq!(changes(&mut server), [(Happened::Declined, ip(0x100))]);
+}
+
+#[test]
+fn machines_of_one_image_behind_one_port_get_an_address_each() {
+    let mut server = server();
+    let clone = Origin { hardware: [2, 0, 0, 0, 1, 2], ..stranger(2) };
+    let one = ask_patiently(&mut server, stranger(2), &solicit(1), at(0));
+    let two = ask_patiently(&mut server, clone, &solicit(1), at(0));
+    assert_ne!(one, two);
+}
+
+#[test]
+fn a_port_that_takes_leases_and_gives_them_back_without_end_is_slowed_down() {
+    let mut server = server();
+    let rapid = message(
+        kind::SOLICIT,
+        &[client_id(), ia(1, &[ip(0x10)]), option(code::RAPID_COMMIT, &[]), wanting(&[])],
+    );
+    ask_patiently(&mut server, stranger(2), &rapid, at(0));
+    let release = to_us(kind::RELEASE, ia(1, &[ip(0x10)]));
+    let mut ended = 0;
+    for millis in 600..1600 {
+        let now = Duration::from_millis(millis);
+        ask(&mut server, stranger(2), &release, now);
+        let changes = changes(&mut server);
+        ended += changes.iter().filter(|(happened, _)| *happened == Happened::Released).count();
+        ask(&mut server, stranger(2), &rapid, now);
+    }
+    assert_eq!(ended, 10);
 }
 
 #[test]

@@ -108,9 +108,9 @@ impl Call<'_, '_, '_> {
     /// Hears an advertisement. It changes nothing, for there is no table to poison; but whoever speaks for an address that DHCPv6
     /// is about to lend has it already.
     pub(super) fn neighbor_advert(&mut self, address: Ipv6Addr) {
-        let (hardware, now) = (self.asker.mac.0, moment(self.now));
+        let (port, hardware, now) = (self.asker.port.id().0, self.asker.mac.0, moment(self.now));
         if let Some(server) = self.asker.services.dhcp6_mut() {
-            server.heard(address, hardware, now);
+            server.heard(address, port, hardware, now);
         }
     }
 
