@@ -265,6 +265,9 @@ impl Directory {
             if let Some(holders) = zone.names.get(name.whole()) {
                 return Finding::Hosts { zone, holders, apex: name.root() };
             }
+        }
+        // Whoever brings a name along on one network takes it from no host on another.
+        for zone in self.view(asker) {
             if let Some(lent) = zone.lent.get(name.whole()) {
                 return Finding::Lent { addresses: &lent.addresses, apex: name.root() };
             }

@@ -10,7 +10,7 @@ use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 
 use super::{ANSWERS_MAX, OFFERED_UDP_SIZE, Reaction, TTL_SECONDS, Transport, answer, react};
-use crate::dns::zone::{Directory, HostKey, Outlook, ZoneKey};
+use crate::dns::zone::{Directory, HostKey, Lodger, Outlook, ZoneKey};
 
 const APP: ZoneKey = ZoneKey(1);
 const OTHER: ZoneKey = ZoneKey(2);
@@ -131,6 +131,16 @@ fn v4_pointer(address: &str) -> String {
     let mut octets: Vec<_> = address.split('.').collect();
     octets.reverse();
     octets.join(".") + ".in-addr.arpa."
+}
+
+#[test]
+fn a_name_brought_along_takes_it_from_no_host_on_another_network() {
+    let mut all = directory();
+    let (to, lent) = (Lodger(7, [2; 6]), "fd00:2::9".parse().unwrap());
+    assert!(all.lend(OTHER, "six", to, lent));
+    let told = |name| exchange(&all, BOTH, &query(name, RecordType::AAAA), Transport::Tcp);
+    assert_eq!(data(&told("six")), ["fd00:1::4"]);
+    assert_eq!(data(&told("six.other")), ["fd00:2::9"]);
 }
 
 #[test]
