@@ -102,16 +102,6 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     let way_out = options.uplink.map_or_else(|| Uplink::kept(&options.state), Ok)?;
     let (plane, news) = Plane::start(seed, features, way_out)
         .map_err(|error| format!("cannot start the dataplane: {error}"))?;
-    let control = Control {
-        topology: Topology::default(),
-        store,
-        random,
-        wires: BTreeMap::new(),
-        nodes: BTreeMap::new(),
-        doors: BTreeMap::new(),
-        last_port: 0,
-        ring_budget: Budget::of_host(),
-    };
     let log = options.log.clone();
     let limits = uplink::limits();
     let daemon = Arc::new(Daemon {
@@ -123,7 +113,7 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
         captures: Captures::default(),
         features,
         keeping: Arc::new(keeping),
-        control: Mutex::new(control),
+        control: Mutex::new(empty(store, random)),
         publishing: Mutex::new(()),
         closing: watch::Sender::new(0),
         restarts,
@@ -143,6 +133,20 @@ async fn run(options: DaemonOptions) -> Result<(), String> {
     keeper::log_to(log.as_deref());
     terminate.recv().await;
     Ok(())
+}
+
+/// A control side that knows of nothing yet.
+fn empty(store: Store, random: ChaCha20Rng) -> Control {
+    Control {
+        topology: Topology::default(),
+        store,
+        random,
+        wires: BTreeMap::new(),
+        nodes: BTreeMap::new(),
+        doors: BTreeMap::new(),
+        last_port: 0,
+        ring_budget: Budget::of_host(),
+    }
 }
 
 /// Hands on what the dataplane tells.

@@ -239,21 +239,7 @@ impl Topology {
         if self.is_full_wire(network, faults) {
             return None;
         }
-        let first = wish.driver_opts.get(IFNAME_KEY).unwrap_or(&node.ifname);
-        if *first != node.ifname {
-            check_ifname(first, faults);
-        }
-        let ifname = next_ifname(first, &node.endpoints);
-        if ifname.is_none() {
-            faults.invalid(format!(
-                "no interface can be named after {first:?}: choose a shorter name"
-            ));
-        }
-        if wish.driver_opts.contains_key(IFNAME_KEY)
-            && ifname.as_ref().is_some_and(|name| name != first)
-        {
-            faults.invalid(format!("interface name {first:?} is given twice"));
-        }
+        let ifname = ifname_for(wish, node, faults);
         let ipv4 = self.ipv4_for(wish, network, faults);
         let ipv6 = self.ipv6_for(wish, network, faults);
         let taken = Arc::make_mut(self.taken.get_mut(&network.id)?);
@@ -535,4 +521,21 @@ fn extra_host(line: &str, faults: &mut Faults) -> Option<(String, IpAddr)> {
             None
         }
     }
+}
+/// What the interface of one more endpoint is called.
+fn ifname_for(wish: &EndpointCreate, node: &Node, faults: &mut Faults) -> Option<String> {
+    let first = wish.driver_opts.get(IFNAME_KEY).unwrap_or(&node.ifname);
+    if *first != node.ifname {
+        check_ifname(first, faults);
+    }
+    let ifname = next_ifname(first, &node.endpoints);
+    if ifname.is_none() {
+        faults.invalid(format!("no interface can be named after {first:?}: choose a shorter name"));
+    }
+    if wish.driver_opts.contains_key(IFNAME_KEY)
+        && ifname.as_ref().is_some_and(|name| name != first)
+    {
+        faults.invalid(format!("interface name {first:?} is given twice"));
+    }
+    ifname
 }

@@ -101,16 +101,10 @@ impl Topology {
         check_driver(&spec.driver, &mut faults);
         check_words("labels", &spec.labels, &mut faults);
         check_words("options", &spec.options, &mut faults);
-        let has =
-            |v4: bool| spec.ipam.config.iter().any(|c| matches!(c.subnet, IpNet::V4(_)) == v4);
-        let ipv6 = spec.enable_ipv6 || has(false);
-        if !spec.enable_ipv4 && !ipv6 {
-            faults.invalid("IPv4 or IPv6 must be enabled: drop --ipv4=false or add --ipv6");
-        }
-        if !spec.enable_ipv4 && has(true) {
-            faults.invalid("an IPv4 subnet is given but IPv4 is disabled: drop one of them");
-        }
         let plan = &spec.ipam.config;
+        let has = |v4: bool| plan.iter().any(|c| matches!(c.subnet, IpNet::V4(_)) == v4);
+        let ipv6 = spec.enable_ipv6 || has(false);
+        check_families(spec.enable_ipv4, ipv6, has(true), &mut faults);
         let around = Circumstances {
             internal: spec.internal,
             ipv6,
@@ -221,6 +215,16 @@ impl Topology {
             .map(|network| network.name.clone())
             .collect();
         idle.iter().filter_map(|name| self.remove_network(name, false).ok()).collect()
+    }
+}
+
+/// A network has one family at least, and no subnet of one that it has not.
+fn check_families(ipv4: bool, ipv6: bool, has_ipv4_subnet: bool, faults: &mut Faults) {
+    if !ipv4 && !ipv6 {
+        faults.invalid("IPv4 or IPv6 must be enabled: drop --ipv4=false or add --ipv6");
+    }
+    if !ipv4 && has_ipv4_subnet {
+        faults.invalid("an IPv4 subnet is given but IPv4 is disabled: drop one of them");
     }
 }
 

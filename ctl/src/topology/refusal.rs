@@ -15,18 +15,6 @@ pub enum RefusalKind {
     Internal,
 }
 
-impl RefusalKind {
-    /// The status of HTTP.
-    pub fn status(self) -> u16 {
-        match self {
-            RefusalKind::Invalid => 400,
-            RefusalKind::NotFound => 404,
-            RefusalKind::Conflict => 409,
-            RefusalKind::Internal => 500,
-        }
-    }
-}
-
 /// A request that was turned down; nothing has changed.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Refusal {

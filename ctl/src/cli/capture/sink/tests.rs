@@ -115,3 +115,18 @@ fn a_disk_that_is_full_keeps_whole_blocks() {
         assert_eq!(sink.written(), packets as u64, "{done}");
     }
 }
+
+#[test]
+fn an_older_file_is_as_it_was_until_the_first_block_has_come() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("older.pcapng");
+    std::fs::write(&path, "older").unwrap();
+    let mut sink = Sink::new(Target::Path(path.clone()), None, None);
+    let (bytes, starts) = stream(1, 61, 0);
+    assert!(!sink.take(&bytes[..starts[1] - 1]).unwrap());
+    assert!(!sink.has_begun());
+    assert_eq!(std::fs::read(&path).unwrap(), b"older");
+    sink.take(&bytes[starts[1] - 1..]).unwrap();
+    assert!(sink.has_begun());
+    assert_eq!(std::fs::read(&path).unwrap(), bytes);
+}
