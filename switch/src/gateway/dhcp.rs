@@ -72,11 +72,6 @@ impl Gateway {
     ) {
         let Some(server) = services.dhcp4_mut() else { return };
         while turn.frames.has_room(ROOM)
-            && let Some(address) = server.next_probe()
-        {
-            shared.for_all.extend(self.probe(server.spec().server, address, turn.frames));
-        }
-        while turn.frames.has_room(ROOM)
             && let Some(reply) = server.run_out(moment(now))
         {
             if let Some(made) = self.dhcp_frame(server.spec().server, &reply, turn.frames) {
@@ -84,6 +79,12 @@ impl Gateway {
                 shared.totals.made += 1;
                 shared.totals.sent += 1;
             }
+        }
+        // Behind the rest, of which questions may come: where an address is somebody's, another one is asked for.
+        while turn.frames.has_room(ROOM)
+            && let Some(address) = server.next_probe()
+        {
+            shared.for_all.extend(self.probe(server.spec().server, address, turn.frames));
         }
     }
 

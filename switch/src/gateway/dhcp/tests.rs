@@ -276,8 +276,7 @@ fn an_address_that_somebody_answers_for_is_not_lent() {
     let answer = arp(GATEWAY_MAC, mac(3), 2, (mac(3), asked), (GATEWAY_MAC, GATEWAY_V4));
     assert_eq!(bench.send(3, answer), []);
     let probes = bench.pass(Duration::ZERO);
-    assert_eq!(probes, [], "the first address is given up");
-    let probes = bench.pass(Duration::ZERO);
+    assert!(bench.datapath.poll_timeout() > Some(bench.now), "all that is due is done");
     let next = Ipv4Addr::from(<[u8; 4]>::try_from(&probes[0].1[38..42]).unwrap());
     assert_ne!(next, asked);
     let offer = only(&bench.pass(PROBE_WAIT));
