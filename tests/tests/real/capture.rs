@@ -86,11 +86,11 @@ fn a_capture_bears_names_directions_reasons_tags_and_right_checksums() {
     let world = world();
     let file = home(&world, "all.pcapng");
     let running = Running::start(&world, "all", "app --snaplen 0", &file);
-    world.node("--name srv --network app", "head -c 300000 /dev/zero | socat - TCP-LISTEN:8000");
+    world.node("--name srv --network app", "head -c 300000 /dev/zero | socat -u - TCP-LISTEN:8000");
     eventually("the server listens", 20, || {
         world.exec("srv", "ss -Hltn sport = :8000").out.contains(":8000")
     });
-    assert_eq!(world.exec("web", "socat - TCP:srv:8000 | wc -c").ok(), "300000");
+    assert_eq!(world.exec("web", "socat -u TCP:srv:8000 - | wc -c").ok(), "300000");
     world.exec("web", TAGGED_AND_SPOOFED).ok();
     let end = running.interrupt();
     assert!(end.contains("frames captured, none lost"), "{end}");
