@@ -101,7 +101,7 @@ pub enum State {
 pub struct Lease<A> {
     /// Which.
     pub address: A,
-    /// By whom; who asked for it last, where it is shunned, with the port by which it is.
+    /// By whom; who asked for it last, where it is shunned, with the port and the hardware of whoever was heard there.
     pub client: Client,
     /// What for.
     pub state: State,
@@ -313,16 +313,26 @@ impl<A: Address> Table<A> {
         Ok(address)
     }
 
-    /// As [`Table::offer`], for this address and no other: that of a client who says it has had it all along.
+    /// As [`Table::offer`], for this address and no other: that of a client who says it has had it all along. Whoever was heard to
+    /// use it is such a client.
     pub fn adopt(&mut self, client: &Client, address: A, until: Duration) -> Result<(), Refusal> {
         if let Some(lease) = self.of_client(client) {
             return if lease.address == address { Ok(()) } else { Err(Refusal::Taken) };
         }
-        if !self.is_lendable(address) || self.leases.contains_key(&address) {
+        let held = self.leases.get(&address);
+        let is_own = held.is_some_and(|held| {
+            let who = |client: &Client| (client.port, client.hardware);
+            held.state == State::Taken && who(&held.client) == who(client)
+        });
+        if !self.is_lendable(address) || held.is_some() && !is_own {
             return Err(Refusal::Taken);
         }
-        self.check_room(client)?;
-        self.claim(address);
+        if is_own {
+            self.remove(address);
+        } else {
+            self.check_room(client)?;
+            self.claim(address);
+        }
         if let Some(other) = self.clients.get(&key(client)).copied() {
             self.forget_former(other);
             self.give_back(other);
@@ -375,23 +385,24 @@ impl<A: Address> Table<A> {
     }
 
     /// Keeps an address that is held for a client from everybody until then, since it is in use: as its client says
-    /// ([`State::Declined`]) or as was heard ([`State::Taken`]). It counts against the port `by` which that was said. None where
-    /// it is not held for the client.
+    /// ([`State::Declined`]) or as was heard ([`State::Taken`]) of the hardware behind the port `by`, against which it counts. None
+    /// where it is not held for the client.
     pub fn shun(
         &mut self,
         client: &Client,
         address: A,
         state: State,
-        by: u32,
+        by: (u32, [u8; 6]),
         until: Duration,
     ) -> Option<Lease<A>> {
         self.of_client(client).filter(|lease| lease.address == address)?;
         let lease = self.remove(address)?;
         self.clients.remove(&key(client));
         self.proven.remove(&address);
-        self.held.entry(by).or_default().insert(address);
+        let (port, hardware) = by;
+        self.held.entry(port).or_default().insert(address);
         self.due.insert((until, address));
-        let client = Client { port: by, ..client.clone() };
+        let client = Client { port, hardware, ..client.clone() };
         let shunned = Lease { address, client, state, until };
         self.leases.insert(address, shunned);
         Some(lease)

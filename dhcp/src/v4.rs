@@ -208,7 +208,8 @@ impl Server {
             return;
         }
         let client = waiting.request.client(waiting.port);
-        let held = self.table.shun(&client, address, State::Taken, port, now + SHUNNED);
+        let by = (port, hardware);
+        let held = self.table.shun(&client, address, State::Taken, by, now + SHUNNED);
         self.probes.remove(&(waiting.due, address));
         self.probes.insert((now, address));
         waiting.due = now;
@@ -300,9 +301,21 @@ impl Server {
         }
         match self.table.adopt(&client, wanted, now + OFFER_TIME) {
             Ok(()) => Ok(self.after_probe(request, from, wanted, now)),
+            Err(lease::Refusal::Taken) if self.is_in_doubt(request, wanted) => {
+                self.heard(wanted, from.port, request.chaddr, now);
+                Ok(None)
+            }
             Err(lease::Refusal::Taken) => Ok(Some(self.refuse(request, from))),
             Err(refusal) => Err(refused(refusal)),
         }
+    }
+
+    /// Whether a client says that it has an address which is just being asked for on the wire, for another. That is an answer, too,
+    /// and nothing that can be refused before it is settled: it will ask again.
+    fn is_in_doubt(&self, request: &Request, address: Ipv4Addr) -> bool {
+        let waiting = self.waiting.get(&address);
+        let for_another = waiting.is_some_and(|waiting| waiting.request.chaddr != request.chaddr);
+        request.server.is_none() && for_another
     }
 
     fn decline(&mut self, request: &Request, from: Origin<'_>, now: Duration) {
@@ -316,8 +329,8 @@ impl Server {
             }
             return;
         }
-        let until = now + SHUNNED;
-        let shunned = self.table.shun(&client, address, State::Declined, from.port, until);
+        let (until, by) = (now + SHUNNED, (from.port, request.chaddr));
+        let shunned = self.table.shun(&client, address, State::Declined, by, until);
         if let Some(lease) = shunned {
             self.wait_no_more(address);
             self.note(Happened::Declined, [lease]);
@@ -379,7 +392,10 @@ impl Server {
         }
         let request = request.clone();
         if let Some(waiting) = self.waiting.get_mut(&address) {
-            (waiting.request, waiting.hardware) = (request, from.hardware);
+            // One that was taken waits for another; whoever has it will ask again.
+            if !waiting.taken {
+                (waiting.request, waiting.hardware) = (request, from.hardware);
+            }
             return None;
         }
         let due = now + PROBE_WAIT;

@@ -226,7 +226,7 @@ impl Server {
             return;
         }
         let until = now + SHUNNED;
-        let held = self.table.shun(&waiting.client, address, State::Taken, port, until);
+        let held = self.table.shun(&waiting.client, address, State::Taken, (port, hardware), until);
         self.probes.remove(&(waiting.due, address));
         self.probes.insert((now, address));
         waiting.due = now;
@@ -455,7 +455,13 @@ impl Call<'_> {
             (Some(address), _) => address,
             (None, Wish::Keep) => {
                 let mut named = association.addresses.iter().copied();
-                named.find(|address| table.adopt(&client, *address, now + OFFER_TIME).is_ok())?
+                let mut adopts =
+                    |address: &Ipv6Addr| table.adopt(&client, *address, now + OFFER_TIME).is_ok();
+                let Some(kept) = named.find(&mut adopts) else {
+                    self.note_doubts(association);
+                    return None;
+                };
+                kept
             }
             (None, Wish::Offer | Wish::Bind) => {
                 let wanted = association.addresses.first().copied();
@@ -475,12 +481,28 @@ impl Call<'_> {
         Some(address)
     }
 
+    /// A client says that it has an address which is just being asked for on the wire, for another. That is an answer, too, and
+    /// nothing that can be refused before it is settled: it will ask again.
+    fn note_doubts(&mut self, association: &Association) {
+        let Origin { port, hardware, .. } = self.from;
+        for address in &association.addresses {
+            let waiting = self.server.waiting.get(address);
+            if waiting.is_some_and(|waiting| waiting.from.hardware != hardware) {
+                self.server.heard(*address, port, hardware, self.now);
+                self.waits = true;
+            }
+        }
+    }
+
     /// The message waits for an address to be found free.
     fn wait(&mut self, address: Ipv6Addr, client: Client) {
         self.waits = true;
         let message = self.bytes.into();
         if let Some(waiting) = self.server.waiting.get_mut(&address) {
-            (waiting.message, waiting.from) = (message, self.from);
+            // One that was taken waits for another; whoever has it will ask again.
+            if !waiting.taken {
+                (waiting.message, waiting.from) = (message, self.from);
+            }
             return;
         }
         let due = self.now + PROBE_WAIT;
@@ -546,8 +568,8 @@ impl Call<'_> {
         for &address in &association.addresses {
             let (now, table) = (self.now, &mut self.server.table);
             let (happened, ended) = if declines {
-                let (until, port) = (now + SHUNNED, client.port);
-                (Happened::Declined, table.shun(&client, address, State::Declined, port, until))
+                let (until, by) = (now + SHUNNED, (client.port, client.hardware));
+                (Happened::Declined, table.shun(&client, address, State::Declined, by, until))
             } else {
                 (Happened::Released, table.release(&client, address, now))
             };

@@ -91,7 +91,7 @@ fn a_port_gives_back_one_lease_at_a_time() {
 fn an_endpoint_that_takes_a_declined_address_leaves_its_former_client_the_next_one() {
     let mut table = table(1, 20);
     let declined = lend(&mut table, &client(1, "a"), at(100)).unwrap();
-    table.shun(&client(1, "a"), declined, State::Declined, 1, at(500)).unwrap();
+    table.shun(&client(1, "a"), declined, State::Declined, (1, [0; 6]), at(500)).unwrap();
     let next = lend(&mut table, &client(1, "a"), at(100)).unwrap();
     assert!(table.attach(2, [2; 6], vec![declined]).is_empty());
     assert_eq!(table.of_client(&client(1, "a")).map(|lease| lease.address), Some(next));
@@ -103,7 +103,7 @@ fn what_a_port_says_is_taken_counts_against_it_and_goes_with_it() {
     for name in ["a", "b"] {
         let address = table.offer(&client(1, name), None, at(30)).unwrap();
         assert!(table.has_room(7));
-        table.shun(&client(1, name), address, State::Taken, 7, at(500)).unwrap();
+        table.shun(&client(1, name), address, State::Taken, (7, [0; 6]), at(500)).unwrap();
     }
     assert!(!table.has_room(7) && table.has_room(1));
     assert!(table.detach(7).is_empty());
@@ -146,7 +146,8 @@ fn one_port_leaves_half_of_a_small_pool_to_others() {
 fn a_declined_address_is_lent_to_nobody_for_a_while_and_counts_against_its_port() {
     let mut table = table(1, 2);
     let address = lend(&mut table, &client(1, "a"), at(100)).unwrap();
-    let declined = table.shun(&client(1, "a"), address, State::Declined, 1, at(500)).unwrap();
+    let declined =
+        table.shun(&client(1, "a"), address, State::Declined, (1, [0; 6]), at(500)).unwrap();
     assert_eq!(declined.address, address);
     assert_eq!(lend(&mut table, &client(1, "a"), at(100)), Err(Refusal::PortLimit));
     assert_ne!(lend(&mut table, &client(2, "a"), at(600)), Ok(address));
@@ -365,7 +366,9 @@ fn run(
         Step::Decline(port, name) => {
             let Some((address, _)) = model.of(port, name) else { return Ok(()) };
             let until = *now + 30;
-            table.shun(&client(port, name), address, State::Declined, port, at(until)).unwrap();
+            table
+                .shun(&client(port, name), address, State::Declined, (port, [0; 6]), at(until))
+                .unwrap();
             model.held.insert(address, (port, name, State::Declined, until));
         }
         Step::Attach(port, last) => {

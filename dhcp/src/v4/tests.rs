@@ -282,6 +282,37 @@ fn who_turns_offers_down_without_end_has_the_wire_asked_once_for_each_address() 
 }
 
 #[test]
+fn after_a_restart_whoever_was_heard_at_an_address_keeps_it_though_others_were_offered_it_first() {
+    const OLD: [u8; 6] = [2, 0, 0, 0, 0, 7];
+    for speaks in [true, false] {
+        let mut server = server();
+        let discover = message(ME, 1, &[(50, &ip(15).octets())]);
+        assert_eq!(server.receive(&discover, origin(2), at(0)), Ok(None));
+        assert_eq!(server.next_probe(), Some(ip(15)));
+        let mut renew = message(OLD, 3, &[]);
+        renew[12..16].copy_from_slice(&ip(15).octets());
+        let old = Origin { hardware: OLD, ..origin(3) };
+        if speaks {
+            server.heard(ip(15), 3, OLD, at(1));
+        } else {
+            assert_eq!(server.receive(&renew, old, at(1)), Ok(None), "it is not settled yet");
+        }
+        assert_eq!(server.run_out(at(1)), None, "another one is looked for");
+        assert!(server.next_probe().is_some_and(|other| other != ip(15)));
+        let elsewhere = server.receive(&renew, origin(4), at(2)).unwrap().unwrap();
+        assert_eq!(read(&elsewhere).opts().msg_type(), Some(MessageType::Nak));
+        assert_eq!(server.receive(&renew, old, at(2)), Ok(None));
+        assert_eq!(server.next_probe(), Some(ip(15)), "others may be there, too");
+        let offer = server.run_out(at(1) + PROBE_WAIT).unwrap();
+        assert_ne!(read(&offer).yiaddr(), ip(15));
+        let ack = server.run_out(at(2) + PROBE_WAIT).unwrap();
+        let told = (read(&ack).opts().msg_type(), read(&ack).yiaddr());
+        assert_eq!(told, (Some(MessageType::Ack), ip(15)));
+        assert_eq!(server.rows(None, 9)[0].client.hardware, OLD);
+    }
+}
+
+#[test]
 fn a_port_that_answers_for_everything_is_believed_for_half_of_the_pool() {
     let mut server = server();
     let discover = message(ME, 1, &[]);

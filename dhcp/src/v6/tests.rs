@@ -304,6 +304,34 @@ fn after_a_restart_who_renews_goes_on_unless_somebody_else_has_the_address() {
 }
 
 #[test]
+fn after_a_restart_whoever_was_heard_at_an_address_keeps_it_though_others_were_offered_it_first() {
+    let old = Origin { hardware: [2, 0, 0, 0, 0, 7], ..stranger(3) };
+    for speaks in [true, false] {
+        let mut server = server();
+        let wants = message(kind::SOLICIT, &[client_id(), ia(1, &[ip(0x15)])]);
+        assert_eq!(ask(&mut server, stranger(2), &wants, at(0)), "nothing");
+        assert_eq!(probes(&mut server), [ip(0x15)]);
+        let renew = message(kind::REBIND, &[client_id(), ia(1, &[ip(0x15)]), wanting(&[])]);
+        if speaks {
+            server.heard(ip(0x15), 3, old.hardware, at(0));
+        } else {
+            assert_eq!(ask(&mut server, old, &renew, at(0)), "nothing", "it is not settled yet");
+        }
+        assert_eq!(server.run_out(at(0)), None);
+        assert_eq!(probes(&mut server).len(), 1, "another one is looked for");
+        assert_eq!(ask(&mut server, old, &renew, at(1)), "nothing");
+        assert_eq!(probes(&mut server), [ip(0x15)], "others may be there, too");
+        let reply = server.run_out(at(1)).unwrap();
+        assert_eq!(reply.to, stranger(2));
+        let reply = server.run_out(at(1) + PROBE_WAIT).unwrap();
+        assert_eq!(
+            (line(&reply.message), reply.to),
+            ("Reply ia1(1500,2400)[ fd00::15 3000/4000]".into(), old)
+        );
+    }
+}
+
+#[test]
 fn an_address_of_another_link_is_refused_by_name() {
     let elsewhere = "fd99::5".parse().unwrap();
     let mut server = server();
