@@ -1,6 +1,6 @@
 //! DHCPv6 at the gateway: carries messages between the server of a network and the wire.
 //!
-//! A client sends from its link-local address, to the group of servers or to the gateway, and is answered there. As for
+//! A client sends from its link-local address to the group of servers (RFC 8415, section 16), and is answered there. As for
 //! [`super::dhcp`], what the server says after it has looked whether somebody uses an address, and the neighbor solicitations by
 //! which it looks, are made when the network's timers run; and each reply leaves by the port the question came from.
 
@@ -34,12 +34,11 @@ const SERVERS_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 1, 0, 2]);
 impl Gateway {
     /// Whether a packet asks this network's server of DHCPv6.
     pub(super) fn asks_dhcp6(&self, ip: &Ip, frame: &[u8], services: &Services) -> bool {
-        let IpAddr::V6(to) = ip.dst else { return false };
         services.dhcp6().is_some()
             && ip.protocol == protocol::UDP
             && ip.has_transport()
             && ip.transport(frame).get(2..4) == Some(&SERVER_PORT.to_be_bytes())
-            && (to == SERVERS || self.has_v6(to))
+            && ip.dst == IpAddr::V6(SERVERS)
     }
 
     /// As [`Gateway::hears`], for DHCPv6.

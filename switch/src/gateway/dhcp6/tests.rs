@@ -263,7 +263,14 @@ fn what_is_no_sound_message_is_dropped_by_name() {
     for len in (0..whole.len() - 62).filter(|len| ![4, 18].contains(len)) {
         bench.refuses(1, frame(mac(1), &whole[62..62 + len]), DropReason::Malformed);
     }
-    assert_eq!(receivers(&bench.send(1, whole)), [1]);
+    assert_eq!(receivers(&bench.send(1, whole.clone())), [1]);
+    let mut direct = Vec::new();
+    packet(GATEWAY_MAC, mac(1), mac(1).link_local().into(), GATEWAY_MAC.link_local().into())
+        .udp(546, 547)
+        .write(&mut direct, &whole[62..])
+        .unwrap();
+    let kinds: Vec<_> = bench.send(1, direct).iter().map(|(_, frame)| frame[54]).collect();
+    assert_eq!(kinds, [1], "nobody listens there (RFC 4443, section 3.1)");
     let answer = [&[0x33, 0x33, 0, 1, 0, 3][..], &mac(1).0].concat();
     let mut served = Vec::new();
     packet(mac(2), mac(1), mac(1).link_local().into(), mac(2).link_local().into())
