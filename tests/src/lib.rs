@@ -5,6 +5,7 @@
 //! scenarios are this crate's tests.
 
 pub mod checks;
+pub mod clients;
 pub mod coalesce;
 pub mod control;
 pub mod dns;

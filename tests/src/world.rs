@@ -226,6 +226,16 @@ impl World {
         self.check();
     }
 
+    /// The switch dies, and another one begins with nothing but `commands`. The wires stay, and what is on them.
+    pub fn restart(&mut self, commands: impl IntoIterator<Item = Command>) {
+        self.look_away();
+        self.datapath = Datapath::new(self.random.next_u64());
+        self.model = Model::default();
+        (self.host, self.again) = (SimHost::new(self.random.next_u64()), Vec::new());
+        (self.gone, self.edge) = (0, 0);
+        self.apply(commands);
+    }
+
     /// Plugs a host into a port, attached or not.
     pub fn plug_guest(&mut self, port: PortId, spec: &GuestSpec, options: PortOptions) {
         let seed = self.random.next_u64();

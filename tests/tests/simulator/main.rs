@@ -13,6 +13,7 @@ mod gso;
 mod guard;
 mod isolation;
 mod learning;
+mod leases;
 mod outside;
 mod published;
 mod seeds;

@@ -31,7 +31,7 @@ fn noise(world: &World, port: PortId, random: &mut ChaCha8Rng) -> Packet {
     let peers: Vec<_> = world.model.ports.values().map(|peer| peer.mac).collect();
     let dst = match random.random_range(0..3) {
         0 => network.mac,
-        1 => portolan_switch::ids::MacAddr::BROADCAST,
+        1 => MacAddr::BROADCAST,
         _ => peers[random.random_range(0..peers.len())],
     };
     let own = spec.addresses[0];
