@@ -43,6 +43,23 @@ impl Outbox {
         self.entries.sort_by_key(|entry| entry.port);
     }
 
+    /// Takes out, in order, whatever goes to more than `most` ports: each frame with the entries that were added for it without
+    /// another in between.
+    pub fn take_floods(&mut self, most: usize, mut take: impl FnMut(FrameIdx, &[Entry])) {
+        if self.entries.len() <= most {
+            return;
+        }
+        let mut rest = Vec::new();
+        for run in self.entries.chunk_by(|a, b| a.frame == b.frame) {
+            if run.len() > most {
+                take(run[0].frame, run);
+            } else {
+                rest.extend_from_slice(run);
+            }
+        }
+        self.entries = rest;
+    }
+
     /// Forgets them, keeping the memory.
     pub fn clear(&mut self) {
         self.entries.clear();

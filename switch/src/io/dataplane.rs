@@ -2,8 +2,9 @@
 //!
 //! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
 //! side; serve each ready port in turn with a bounded batch, from receipt to sending; serve a bounded number of the host's
-//! sockets that have news, each with an arena of frames; fire the core's timers if they are due; hand up what is to be told.
-//! There is no queue between receiving and sending, and no tick: with nothing due, the loop sleeps for ever.
+//! sockets that have news, each with an arena of frames; fire the core's timers if they are due; send a part of what floods to
+//! very many ports ([`super::floods`]); hand up what is to be told. But for those floods there is no queue between receiving and
+//! sending, and there is no tick: with nothing due, the loop sleeps for ever.
 //!
 //! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and a socket in its
 //! own list until the core has no more to do for it; as long as either list is not empty the loop does not sleep.
@@ -34,16 +35,18 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::clock;
+use super::floods::{Floods, PART};
 use super::host::{Features, HostSockets, socket_of};
 use super::neck::{Door, Down, Handle, Neck, Up};
 use super::packet::BATCH_MAX;
 use super::port_io::{Port, Tx};
 use super::tap::Buffers;
+use crate::command::Command;
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
 use crate::frame::{FrameTable, HEADROOM};
 use crate::ids::{PortId, Time};
-use crate::outbox::Outbox;
+use crate::outbox::{Entry, Outbox};
 use crate::turn::Turn;
 
 /// Messages taken in one pass.
@@ -113,6 +116,7 @@ pub struct Dataplane {
     poll: Poll,
     neck: Neck,
     outbox: Outbox,
+    floods: Floods,
     arena: Box<[u8]>,
     /// What TAP ports read into; no memory before there is one.
     buffers: Buffers,
@@ -145,6 +149,7 @@ impl Dataplane {
                 poll,
                 neck,
                 outbox: Outbox::default(),
+                floods: Floods::default(),
                 arena: vec![0; ARENA_BYTES].into_boxed_slice(),
                 buffers: Buffers::default(),
                 random: ChaCha8Rng::seed_from_u64(seed),
@@ -172,6 +177,7 @@ impl Dataplane {
                 self.serve_socket(now);
             }
             self.fire_timers(now);
+            self.send_flood_part(now);
             self.recheck(now);
             self.report(now);
         }
@@ -179,15 +185,15 @@ impl Dataplane {
 
     /// Waits for readiness, a message or a timer, as long as none is there already.
     fn sleep(&mut self, events: &mut Events) {
-        let timeout =
-            if !self.ready.is_empty() || self.sockets.waiting() > 0 || !self.neck.may_sleep() {
-                Some(Duration::ZERO)
-            } else {
-                let doubts = self.doubts.iter().map(|doubt| doubt.due);
-                let captures = self.core.capture_due();
-                let due = doubts.chain(self.core.poll_timeout()).chain(captures).min();
-                due.map(|due| due.since(clock::now()))
-            };
+        let busy = !self.ready.is_empty() || self.sockets.waiting() > 0 || !self.floods.is_empty();
+        let timeout = if busy || !self.neck.may_sleep() {
+            Some(Duration::ZERO)
+        } else {
+            let doubts = self.doubts.iter().map(|doubt| doubt.due);
+            let captures = self.core.capture_due();
+            let due = doubts.chain(self.core.poll_timeout()).chain(captures).min();
+            due.map(|due| due.since(clock::now()))
+        };
         let polled = self.poll.poll(events, timeout);
         self.neck.awake();
         match polled {
@@ -238,7 +244,12 @@ impl Dataplane {
             Down::Close(id) => self.close(id),
             Down::Listen(id, doors) => self.listen(id, doors),
             Down::Unlisten(id) => self.unlisten(id),
-            Down::Command(command) => self.core.apply(command, now),
+            Down::Command(command) => {
+                if matches!(command, Command::Commit(_)) {
+                    self.finish_floods(now);
+                }
+                self.core.apply(command, now);
+            }
             Down::Capture(spec) => self.core.start_capture(spec),
             Down::CaptureBuffer(id, buffer) => {
                 if let Err(back) = self.core.lend_to_capture(id, buffer) {
@@ -354,7 +365,11 @@ impl Dataplane {
             random: &mut self.random,
         };
         let more = self.core.handle_socket(socket, ready, &mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent, now);
+        Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
+            &mut self.outbox,
+            &mut frames,
+            &mut self.floods,
+        );
         if more {
             // What there was to be done is told again: the core did not get to the end of it.
             self.sockets.tell(socket, ready);
@@ -383,7 +398,11 @@ impl Dataplane {
             random: &mut self.random,
         };
         self.core.handle_batch(id, &mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent, now);
+        Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
+            &mut self.outbox,
+            &mut frames,
+            &mut self.floods,
+        );
         drop(frames);
         rx.port.release();
         rx.ready = received.more;
@@ -438,7 +457,25 @@ impl Dataplane {
             random: &mut self.random,
         };
         self.core.handle_timeout(&mut turn, now);
-        flush(&mut self.outbox, &mut frames, &self.tx, &mut self.core, &mut self.absent, now);
+        Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
+            &mut self.outbox,
+            &mut frames,
+            &mut self.floods,
+        );
+    }
+
+    /// Sends one part of the floods that wait.
+    fn send_flood_part(&mut self, now: Time) {
+        let (tx, core, absent) = (&self.tx[..], &mut self.core, &mut self.absent);
+        let mut sending = Sending { tx, core, absent, now };
+        self.floods.send_part(|part, frames| sending.send(part, frames));
+    }
+
+    /// Sends all that is left of the floods that wait.
+    fn finish_floods(&mut self, now: Time) {
+        while !self.floods.is_empty() {
+            self.send_flood_part(now);
+        }
     }
 
     /// Hands up what happened.
@@ -469,42 +506,57 @@ fn entry<T>(table: &mut [Option<T>], id: PortId) -> Option<&mut T> {
     table.get_mut(id.0 as usize)?.as_mut()
 }
 
-/// Sends what a turn put in the outbox, each port's frames together and in order, and counts what became of them.
-fn flush(
-    outbox: &mut Outbox,
-    frames: &mut FrameTable<'_>,
-    tx: &[Option<Tx>],
-    core: &mut Datapath,
-    absent: &mut Vec<PortId>,
+/// What is needed to send, and to count what became of it.
+struct Sending<'s> {
+    tx: &'s [Option<Tx>],
+    core: &'s mut Datapath,
+    absent: &'s mut Vec<PortId>,
     now: Time,
-) {
-    outbox.group_by_port();
-    for all in outbox.entries().chunk_by(|a, b| a.port == b.port) {
-        let id = all[0].port;
-        let Some(tx) = tx.get(id.0 as usize).and_then(Option::as_ref) else {
-            let lost = all.iter().map(|entry| frames.get(entry.frame).segments()).sum();
-            core.count_drop(id, DropReason::TxDown, lost);
-            let refused: Vec<_> = (0..all.len()).map(|at| (at, DropReason::TxDown)).collect();
-            core.show_sent(id, all, frames, &refused, now);
-            continue;
-        };
-        for run in all.chunks(BATCH_MAX) {
-            let sent = tx.send(run, frames);
-            if sent.device_absent {
-                absent.push(id);
+}
+
+impl Sending<'_> {
+    /// Sends what a turn put in the outbox, each port's frames together and in order. What goes to very many ports is left to
+    /// be sent in parts.
+    fn flush(mut self, outbox: &mut Outbox, frames: &mut FrameTable<'_>, floods: &mut Floods) {
+        outbox.take_floods(PART, |frame, entries| {
+            while floods.is_full() {
+                floods.send_part(|part, frames| self.send(part, frames));
             }
-            if sent.frames > 0 {
-                core.count_tx(id, sent.frames, sent.bytes);
+            floods.push(frames.get(frame), entries);
+        });
+        outbox.group_by_port();
+        self.send(outbox.entries(), frames);
+        outbox.clear();
+    }
+
+    /// Sends entries that are grouped by port, and counts what became of them.
+    fn send(&mut self, entries: &[Entry], frames: &FrameTable<'_>) {
+        for all in entries.chunk_by(|a, b| a.port == b.port) {
+            let id = all[0].port;
+            let Some(tx) = self.tx.get(id.0 as usize).and_then(Option::as_ref) else {
+                let lost = all.iter().map(|entry| frames.get(entry.frame).segments()).sum();
+                self.core.count_drop(id, DropReason::TxDown, lost);
+                let refused: Vec<_> = (0..all.len()).map(|at| (at, DropReason::TxDown)).collect();
+                self.core.show_sent(id, all, frames, &refused, self.now);
+                continue;
+            };
+            for run in all.chunks(BATCH_MAX) {
+                let sent = tx.send(run, frames);
+                if sent.device_absent {
+                    self.absent.push(id);
+                }
+                if sent.frames > 0 {
+                    self.core.count_tx(id, sent.frames, sent.bytes);
+                }
+                for refused in &sent.refused {
+                    self.core.count_drop(id, refused.reason, refused.frames);
+                }
+                let refused: ArrayVec<_, BATCH_MAX> =
+                    sent.refused.iter().map(|refused| (refused.at, refused.reason)).collect();
+                self.core.show_sent(id, run, frames, &refused, self.now);
             }
-            for refused in &sent.refused {
-                core.count_drop(id, refused.reason, refused.frames);
-            }
-            let refused: ArrayVec<_, BATCH_MAX> =
-                sent.refused.iter().map(|refused| (refused.at, refused.reason)).collect();
-            core.show_sent(id, run, frames, &refused, now);
         }
     }
-    outbox.clear();
 }
 
 const _: () =

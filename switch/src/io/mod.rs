@@ -5,6 +5,7 @@
 
 pub mod clock;
 pub mod dataplane;
+mod floods;
 mod host;
 mod neck;
 mod options;

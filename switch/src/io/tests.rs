@@ -21,6 +21,7 @@ use crate::frame::{Checksum, FrameTable, Gso, GsoKind, Offload};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
 use crate::offload::{VNET_LEN, write_vnet};
 
+mod floods;
 mod growth;
 mod takeover;
 mod taps;
