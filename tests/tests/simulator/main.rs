@@ -17,6 +17,8 @@ mod leases;
 mod outside;
 mod published;
 mod seeds;
+mod slaac;
 mod storms;
 mod talking;
 mod tcp_walk;
+mod vlans;
