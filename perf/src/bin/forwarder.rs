@@ -114,11 +114,11 @@ fn forward_taps(first: &str, second: &str) -> io::Result<()> {
         // SAFETY: the kernel writes to the two entries of the array.
         check(unsafe { libc::poll(watched.as_mut_ptr(), 2, -1) }, "poll")?;
         for (from, to) in [(ends[0], ends[1]), (ends[1], ends[0])] {
-            // SAFETY: the kernel writes at most the buffer's length to it, and reads what it wrote.
-            while let Ok(len) =
-                usize::try_from(unsafe { libc::read(from, frame.as_mut_ptr().cast(), frame.len()) })
-            {
-                // SAFETY: as above.
+            loop {
+                // SAFETY: the kernel writes at most the buffer's length to it.
+                let read = unsafe { libc::read(from, frame.as_mut_ptr().cast(), frame.len()) };
+                let Ok(len) = usize::try_from(read) else { break };
+                // SAFETY: the kernel reads what it wrote, which lies within the buffer.
                 unsafe { libc::write(to, frame.as_ptr().cast(), len) };
             }
         }
