@@ -3,7 +3,7 @@
 //! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
 //! side; serve each ready port in turn with a bounded batch, from receipt to sending; serve a bounded number of the host's
 //! sockets that have news, each with an arena of frames; fire the core's timers if they are due; send a part of what floods to
-//! very many ports ([`super::floods`]); hand up what is to be told. But for those floods there is no queue between receiving and
+//! very many ports (`floods`); hand up what is to be told. But for those floods there is no queue between receiving and
 //! sending, and there is no tick: with nothing due, the loop sleeps for ever.
 //!
 //! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and a socket in its
