@@ -74,6 +74,11 @@ impl Layout {
         Ok(Layout { dst, src, vlan: outer.unwrap_or(0) & 0xfff, ethertype, l3 })
     }
 
+    /// How many tags the frame has, of those looked at; `beside` is the one that came beside it, if one did.
+    pub fn tags(&self, beside: Option<VlanTag>) -> usize {
+        (self.l3 - ETHERNET_LEN) / TAG_LEN + usize::from(beside.is_some())
+    }
+
     /// Reads the IP header behind, none where the frame carries something else. `frame` must be the bytes this layout was
     /// made of. [`DropReason::Malformed`] where the header contradicts itself or the frame's length, which also holds for
     /// a packet of more than 65535 bytes that does not state its length (RFC 2675).

@@ -4,7 +4,9 @@
 //! ports that want it. A group that anybody is known to want goes to these ports, and to those behind which a router was heard;
 //! one that nobody is known to want goes to everybody, since there may be members that nobody has asked. Groups of the link
 //! itself, 224.0.0.0/24 and ff02::/16, always do, and so does whatever is no IP, or is sent to another hardware address than
-//! its group's. Groups are told apart by their IP addresses: of the hardware addresses, 32 share one.
+//! its group's. Groups are told apart by their IP addresses: of the hardware addresses, 32 share one. What bears two tags is a
+//! VLAN of somebody else's within one of ours: the same host may be on several of these, so that they go to everybody too, and
+//! say nothing.
 //!
 //! There is no querier of ours. As long as none was heard, nobody repeats what he has said: a membership then lasts until
 //! he takes it back, or his port goes. Where there is one, memberships age as a router's would (RFC 3376, section 8.4), the time
@@ -132,6 +134,9 @@ impl Snooping {
         (port, isolated): (PortId, bool),
         now: Time,
     ) -> Option<&[PortId]> {
+        if layout.tags(frame.vlan) > 1 {
+            return None;
+        }
         let ip = layout.ip(frame.bytes()).ok().flatten()?;
         if !ip.dst.is_multicast() || hardware(ip.dst) != layout.dst {
             return None;

@@ -6,7 +6,9 @@
 //! frame: its tag is that of all its segments, and the offsets of what is left to be done follow the bytes.
 //!
 //! A frame without a tag belongs to [`UNTAGGED`], and so does one whose tag gives a priority only. The priority is kept, and
-//! told where the frame leaves with a tag. Tags inside the outermost one are payload (IEEE 802.1ad).
+//! told where the frame leaves with a tag. Tags inside the outermost one are payload (IEEE 802.1ad). Behind a tag that gives
+//! a priority only, though, a port that gives the VLAN takes no other: where that VLAN is the native one of a trunk, the frame
+//! would come out of it as one of whichever VLAN its sender liked.
 
 use crate::command::VlanPolicy;
 use crate::drops::DropReason;
@@ -109,6 +111,10 @@ impl Membership {
             frame.vlan = take_tag(frame)?;
         }
         let tag = frame.vlan.unwrap_or(VlanTag { tpid: ethertype::VLAN, tci: 0 });
+        let is_unnamed = tag.tci & VID == UNTAGGED && !self.is_transparent();
+        if is_unnamed && tag_among(frame)?.is_some() {
+            return Err(DropReason::VlanNotAllowed);
+        }
         let own = match (&self.0, tag.tci & VID) {
             (Kind::Transparent, _) => return Ok(()),
             (Kind::Access(vlan), UNTAGGED) => *vlan,

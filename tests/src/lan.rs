@@ -45,8 +45,11 @@ fn enter(policy: &VlanPolicy, frame: &[u8]) -> Option<Within> {
     if tag.is_some() {
         rest.drain(TAGS..TAGS + 4);
     }
+    let hides = vlan == 0 && tag.is_some() && outermost(&rest).is_some();
     let vlan = match policy {
         VlanPolicy::Transparent => return Some(Within { vlan, tag, rest }),
+        // Another VLAN behind a priority.
+        _ if hides => return None,
         VlanPolicy::Access(own) if vlan == 0 => *own,
         VlanPolicy::Trunk { native: Some(native), .. } if vlan == 0 => *native,
         VlanPolicy::Trunk { allowed, native } => {

@@ -38,7 +38,7 @@ use crate::command::{Egress, NetworkSpec};
 use crate::datapath::Shared;
 use crate::drops::DropReason;
 use crate::frame::{Checksum, Frame, FrameIdx};
-use crate::headers::{ETHERNET_LEN, Ip, Layout, TAG_LEN, ethertype, protocol};
+use crate::headers::{Ip, Layout, ethertype, protocol};
 use crate::ids::{MacAddr, Time};
 use crate::port::Port;
 use crate::router::ends;
@@ -167,8 +167,7 @@ impl Gateway {
     /// difference. Of what groups are sent, it listens to address resolution for its own addresses, and to what asks for one of
     /// its servers.
     fn concerns(&self, layout: &Layout, frame: &Frame<'_>, services: &Services) -> bool {
-        let tags = (layout.l3 - ETHERNET_LEN) / TAG_LEN + usize::from(frame.vlan.is_some());
-        if layout.vlan != 0 || tags > 1 {
+        if layout.vlan != 0 || layout.tags(frame.vlan) > 1 {
             return false;
         }
         let payload = frame.bytes().get(layout.l3..).unwrap_or_default();

@@ -473,3 +473,22 @@ proptest! {
         prop_assert!(rig.reach(G).unwrap().contains(&2));
     }
 }
+
+/// The same frame with a tag among its bytes.
+fn inside(vlan: u8, frame: &[u8]) -> Vec<u8> {
+    [&frame[..12], &[0x81, 0, 0, vlan], &frame[12..]].concat()
+}
+
+#[test]
+fn what_lies_behind_two_tags_goes_to_everybody_and_says_nothing_of_members() {
+    let mut rig = Rig::new();
+    rig.hear(1, &inside(5, &join(1, G)));
+    assert_eq!(rig.hear_on(0, 9, &inside(5, &data(G))), Some(vec![1]), "one tag is a VLAN's");
+    rig.hear_on(30, 2, &inside(5, &join(2, G)));
+    rig.hear_on(30, 2, &inside(6, &join(2, G)));
+    rig.hear_on(30, 3, &inside(6, &join(3, G)));
+    rig.hear_on(30, 2, &inside(6, &leave(2, G)));
+    let out = rig.hear_on(30, 9, &inside(5, &data(G)));
+    assert_eq!(out, None, "who left on one of the customer's VLANs is a member on another");
+    assert_eq!(rig.snooping.len(), 1);
+}

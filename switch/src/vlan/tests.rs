@@ -110,6 +110,19 @@ fn a_trunk_takes_what_it_lists_and_untagged_frames_where_it_has_a_native_vlan() 
 }
 
 #[test]
+fn nobody_hides_another_vlan_behind_a_priority() {
+    let (native, all) = (trunk(&[10], Some(5)), trunk(&[5, 10, 20], None));
+    for policy in [VlanPolicy::Access(5), native] {
+        for inner in [tag(CUSTOMER, 20), tag(SERVICE, 20), tag(CUSTOMER, 0)] {
+            let refused = enters(&policy, &[tag(CUSTOMER, 0xe000), inner]);
+            assert_eq!(refused, Err(DropReason::VlanNotAllowed), "{policy:?} {inner:?}");
+        }
+    }
+    let tags = [tag(CUSTOMER, 5), tag(CUSTOMER, 20)];
+    assert_eq!(enters(&all, &tags), Ok(Some(tags[0])), "a VLAN may have any payload");
+}
+
+#[test]
 fn a_transparent_port_leaves_everything_as_it_is_but_for_where_the_tag_lies() {
     let policy = VlanPolicy::Transparent;
     assert_eq!(enters(&policy, &[]), Ok(None));
