@@ -17,7 +17,7 @@ use std::time::Duration;
 
 use crate::drops::DropReason;
 use crate::frame::{FRAMES_MAX, Frame, FrameIdx, FrameTable, Offload, VlanTag};
-use crate::headers::TAG_LEN;
+use crate::headers::{ADDRESSES_LEN, TAG_LEN};
 use crate::ids::{NetworkId, NodeId, PortId, Time};
 use crate::offload::shift;
 use crate::outbox::Entry;
@@ -33,9 +33,6 @@ pub const BUFFER_FRAMES: usize = 4096;
 
 /// Captures at a time. The control side starts no more.
 pub const CAPTURES_MAX: usize = 8;
-
-/// Bytes of the two addresses, behind which a tag comes.
-const ADDRESSES_LEN: usize = 12;
 
 /// Names a capture.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Debug)]

@@ -116,16 +116,15 @@ impl Network {
     pub fn attach(&mut self, spec: PortSpec) {
         let at = self.ports.binary_search_by_key(&spec.id, Port::id);
         let at = at.expect_err("a port joins once");
-        let home = Membership::new(&spec.conduct.vlans).untagged();
-        if let Some(vlan) = home.filter(|_| self.mode != Mode::Wire) {
+        let vlans = Membership::new(&spec.conduct.vlans);
+        if let Some(vlan) = vlans.untagged().filter(|_| self.mode != Mode::Wire) {
             let holder = Holder { port: spec.id, mac: spec.mac };
             let seen = |address| self.neighbors.get(address).map(|neighbor| neighbor.mac);
             self.resolution.attach(vlan, holder, &spec.addresses, seen);
         }
         self.loops.attach(spec.id, UNTAGGED);
         // The gateway is of the untagged domain; it reaches nobody who has no part in it.
-        if self.mode != Mode::Wire && Membership::new(&spec.conduct.vlans).leave(UNTAGGED).is_some()
-        {
+        if self.mode != Mode::Wire && vlans.leave(UNTAGGED).is_some() {
             self.neighbors.attach(spec.id, spec.mac, &spec.addresses);
         }
         self.services.attach(&spec);
