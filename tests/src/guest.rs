@@ -3,6 +3,8 @@
 //! The card either takes and gives plain frames only, or it offloads: then everything it sends owes its checksums, and
 //! consecutive segments leave as one superframe ([`crate::coalesce`]).
 
+mod lease;
+
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::time::Duration;
@@ -19,6 +21,7 @@ use smoltcp::wire::{
 
 use crate::coalesce::coalesce;
 use crate::packet::Packet;
+pub use lease::Lease;
 
 /// How a guest is made.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -72,6 +75,8 @@ pub struct Guest {
     card: Card,
     sockets: SocketSet<'static>,
     apps: Vec<App>,
+    /// Its client of DHCP, where it has one.
+    dhcp: Option<(SocketHandle, Lease)>,
     offloads: bool,
     next_poll: Option<Time>,
 }
@@ -111,6 +116,7 @@ impl Guest {
             card,
             sockets: SocketSet::new(Vec::new()),
             apps: Vec::new(),
+            dhcp: None,
             offloads: spec.offloads,
             next_poll: Some(now),
         }
@@ -136,7 +142,7 @@ impl Guest {
         let at = instant(now);
         loop {
             self.interface.poll(at, &mut self.card, &mut self.sockets);
-            let mut worked = false;
+            let mut worked = self.work_dhcp();
             for app in &mut self.apps {
                 worked |= app.work(&mut self.sockets);
             }

@@ -1,17 +1,18 @@
 //! Whole lives of leases: three hundred clients on a network with 253 addresses, wires that lose, and a server that is away.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 use std::time::Duration;
 
 use portolan::api::types::{EndpointCreate, IpamConfig, NetworkCreate, NodeCreate};
 use portolan::topology::{HostFacts, Id, Moment, Topology, plan};
-use portolan_switch::command::{Answer, Command, LeaseRow, NetworkSpec, Query};
+use portolan_switch::command::{Answer, Command, Dhcp4, LeaseRow, NetworkSpec, PortSpec, Query};
 use portolan_switch::drops::DropReason;
 use portolan_switch::ids::{MacAddr, PortId};
 use portolan_tests::clients::{Clients, Family, State};
 use portolan_tests::dns::{A, AAAA, Reply, query};
 use portolan_tests::packet::{Parts, udp};
+use portolan_tests::scene;
 use portolan_tests::wire::Wire;
 use portolan_tests::world::{PortOptions, World, seed_or};
 use rand::SeedableRng;
@@ -217,5 +218,70 @@ fn three_hundred_clients_share_a_24_renew_rebind_and_give_back() {
 fn three_hundred_clients_of_dhcpv6_renew_rebind_and_give_back() {
     for (seed, loss) in [(1, 0), (2, 50)] {
         live(seed, Family::V6, 300, loss);
+    }
+}
+
+#[test]
+fn hosts_with_a_client_of_their_own_live_on_what_they_are_lent() {
+    for guard in [false, true] {
+        let mut world = World::new(seed_or(5));
+        let mut spec = scene::network(1, guard);
+        spec.services.dhcp4 = Some(Dhcp4 {
+            subnet: "10.1.0.0/24".parse().expect("a subnet"),
+            server: Ipv4Addr::new(10, 1, 0, 1),
+            leads_out: true,
+            pool: vec![(Ipv4Addr::new(10, 1, 0, 100), Ipv4Addr::new(10, 1, 0, 199))],
+            lease: Duration::from_secs(120),
+            domain: None,
+            search: Vec::new(),
+            mtu: 1500,
+            relay: false,
+        });
+        world.apply([Command::CreateNetwork(spec.clone())]);
+        let hosts: Vec<PortId> = (2..14)
+            .map(|h| {
+                let mut port = scene::endpoint(1, h, 100 + h);
+                // Where there is no guard, they are strangers.
+                port.addresses.retain(|own| guard && own.is_ipv4());
+                let bare = PortSpec { addresses: Vec::new(), ..port.clone() };
+                let mut guest = scene::guest(&bare, &spec, h % 2 == 0);
+                guest.gateways.clear();
+                let wire = Wire { loss: 30, ..Wire::default() };
+                world.plug_guest(port.id, &guest, PortOptions { wire, ..PortOptions::default() });
+                world.guest(port.id).start_dhcp();
+                let id = port.id;
+                world.apply([Command::AttachPort(port)]);
+                id
+            })
+            .collect();
+        // Several lease times, in which all renew, or begin again where all their messages are lost.
+        world.run_for(Duration::from_secs(1000));
+        let told: Vec<_> = hosts.iter().map(|host| world.guest(*host).lease().clone()).collect();
+        let mut addresses = Vec::new();
+        for (lease, host) in told.iter().zip(&hosts) {
+            let (address, len) = lease.address.expect("it has one");
+            let own = world.model.ports[host].addresses.first().copied();
+            assert!(own.is_none_or(|own| own == address), "an endpoint is told its own");
+            assert_eq!((len, &lease.dns[..]), (24, &[scene::v4(1, 1)][..]));
+            addresses.push(IpAddr::from(address));
+        }
+        for (number, host) in (0..).zip(&hosts) {
+            let wire = Wire::default();
+            hosts.iter().for_each(|host| world.rewire(*host, |options| options.wire = wire));
+            let peer = addresses[(number + 1) % addresses.len()];
+            let pinger = world.guest(*host).pinger(7);
+            for (seq, to) in [(1, peer), (2, scene::v4(1, 1)), (3, peer)] {
+                world.guest(*host).ping(pinger, to, seq, b"anybody there?");
+                world.run_for(Duration::from_secs(3));
+            }
+            let replies = world.guest(*host).replies(pinger).to_vec();
+            assert!(replies.contains(&(peer, 3)), "{number}: {replies:?}");
+            assert!(replies.contains(&(scene::v4(1, 1), 2)), "{number}: {replies:?}");
+        }
+        addresses.sort();
+        addresses.dedup();
+        assert_eq!(addresses.len(), hosts.len(), "none is lent twice");
+        assert_eq!(world.all_drops(), []);
+        world.check_all();
     }
 }
