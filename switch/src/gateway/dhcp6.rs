@@ -60,11 +60,6 @@ impl Gateway {
     ) {
         let (Some(server), Some(own)) = (services.dhcp6_mut(), self.link_local) else { return };
         while turn.frames.has_room(ROOM)
-            && let Some(address) = server.next_probe()
-        {
-            shared.for_all.extend(ndp::solicit(self.mac, own, address, turn.frames));
-        }
-        while turn.frames.has_room(ROOM)
             && let Some(reply) = server.run_out(moment(now))
         {
             if let Some(made) = self.dhcp6_frame(own, &reply, turn.frames) {
@@ -72,6 +67,12 @@ impl Gateway {
                 shared.totals.made += 1;
                 shared.totals.sent += 1;
             }
+        }
+        // Behind the rest, of which questions may come: where an address is somebody's, another one is asked for.
+        while turn.frames.has_room(ROOM)
+            && let Some(address) = server.next_probe()
+        {
+            shared.for_all.extend(ndp::solicit(self.mac, own, address, turn.frames));
         }
     }
 
