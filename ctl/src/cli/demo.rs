@@ -5,6 +5,7 @@
 //! tells "nobody answers" from any other trouble by its exit code. Everything is cleaned away, also after Ctrl-C; what a demo
 //! leaves that is killed, the next one cleans away.
 
+mod lan;
 mod leftovers;
 mod outside;
 mod session;
@@ -36,6 +37,9 @@ The same by hand, with programs of your own:
   portolan network connect back NODE                     # live; disconnect takes it back
   portolan publish db 8000; portolan port db             # live; unpublish takes it back
   curl -s http://127.0.0.1:PORT/                         # or by an address of the host, also from nodes
+  portolan run --network lab --driver-opt portolan.vlan=access:10 ...     # or trunk:10,20; portolan.configure=off
+  portolan network create -o portolan.mode=wire cable    # passes LACP, STP and what else there is
+  portolan capture back; portolan explain back FRAME-HEX; portolan leases
   portolan ps; portolan names; portolan drops; portolan rm -f db web";
 
 /// Why the demo ended before its end.
@@ -110,7 +114,8 @@ impl Demo {
         self.reaches("visitor", "web", "web <- app <- db: 3 charts in stock")?;
 
         self.way_out()?;
-        self.ways_in()
+        self.ways_in()?;
+        self.lan()
     }
 
     fn build(&mut self) -> Step {

@@ -5,6 +5,8 @@
 //! own /etc/resolv.conf, as any program's do. By TCP they speak HTTP; by UDP the question is a path alone, and the answer is
 //! one datagram. Asked for [`WHO`], a server says by which address it sees the client.
 
+mod frames;
+
 use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::{
     IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener, TcpStream, ToSocketAddrs, UdpSocket,
@@ -16,6 +18,8 @@ use clap::Args;
 use portolan::api::client::Failure;
 
 use super::output;
+
+pub use self::frames::Frames;
 
 /// Exit code of a fetch that found no way: the name is unknown, or nobody answers.
 pub const UNREACHABLE: i32 = 4;

@@ -113,6 +113,8 @@ enum Verb {
     DemoServe(demo_program::Serve),
     #[command(hide = true)]
     DemoFetch(demo_program::Fetch),
+    #[command(hide = true)]
+    DemoFrames(demo_program::Frames),
 }
 
 impl Cli {
@@ -169,6 +171,7 @@ impl Cli {
             Verb::Completions(completions) => Ok(completions.act()),
             Verb::DemoServe(serve) => serve.act(),
             Verb::DemoFetch(fetch) => fetch.act(),
+            Verb::DemoFrames(frames) => frames.act(),
         }
     }
 }

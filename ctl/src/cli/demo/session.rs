@@ -47,6 +47,20 @@ pub struct Outcome {
     pub took: Duration,
 }
 
+/// A command that goes on in the background.
+pub struct Going {
+    child: Child,
+    words: String,
+    said: PathBuf,
+}
+
+impl Drop for Going {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
 /// The demo's surroundings.
 pub struct Session {
     dir: PathBuf,
@@ -160,6 +174,46 @@ impl Session {
         read(child.stdout.as_mut().map(|out| out as &mut dyn Read), &mut stdout)?;
         read(child.stderr.as_mut().map(|out| out as &mut dyn Read), &mut stderr)?;
         Ok(Some(Outcome { code: status.code().unwrap_or(-1), stdout, stderr, took }))
+    }
+
+    /// Starts one command of this binary that goes on until it is ended.
+    pub fn start(&self, command: &[&str]) -> Result<Going, String> {
+        let words = command.join(" ");
+        let said = self.dir.join("said");
+        let file = File::create(&said).map_err(|e| format!("cannot write {said:?}: {e}"))?;
+        let child = Command::new(&self.program)
+            .arg("--host")
+            .arg(self.socket())
+            .args(command)
+            .stdin(Stdio::null())
+            .stdout(file)
+            .stderr(Stdio::null())
+            .spawn()
+            .map_err(|e| format!("cannot start portolan {words}: {e}"))?;
+        Ok(Going { child, words, said })
+    }
+
+    /// What such a command has said so far.
+    pub fn said(&self, going: &Going) -> Result<String, String> {
+        let text = std::fs::read(&going.said).map_err(|e| format!("{:?}: {e}", going.said))?;
+        Ok(String::from_utf8_lossy(&text).into_owned())
+    }
+
+    /// Ends it as Ctrl-C does. It must take that for its end, and not for a failure.
+    pub fn end(&self, mut going: Going) -> Result<(), String> {
+        let start = now();
+        if let Ok(pid) = i32::try_from(going.child.id()) {
+            let _ = kill(Pid::from_raw(pid), Signal::SIGINT);
+        }
+        while start.elapsed() < COMMAND_MAX {
+            match going.child.try_wait() {
+                Ok(None) => std::thread::sleep(LOOK_AGAIN),
+                Ok(Some(status)) if status.success() => return Ok(()),
+                Ok(Some(status)) => return Err(format!("portolan {}: {status}", going.words)),
+                Err(e) => return Err(format!("portolan {}: {e}", going.words)),
+            }
+        }
+        Err(format!("portolan {} did not end within {COMMAND_MAX:?}", going.words))
     }
 
     /// Removes the nodes, stops the daemon, and deletes the directory.
