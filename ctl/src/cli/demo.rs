@@ -61,10 +61,14 @@ pub fn act() -> Result<i32, Failure> {
     let clean = demo.session.clean_up();
     match ended {
         Err(Stop::Interrupted) => {
+            clean?;
             output::note("interrupted; everything is cleaned away");
             return Ok(INTERRUPTED);
         }
-        Err(Stop::Broken(why)) => return Err(Failure::new(why)),
+        Err(Stop::Broken(why)) => {
+            let left = clean.err().map(|left| format!("; {}", left.message));
+            return Err(Failure::new(why + &left.unwrap_or_default()));
+        }
         Ok(()) => clean?,
     }
     output::line(BY_HAND);

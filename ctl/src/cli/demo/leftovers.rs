@@ -51,7 +51,7 @@ fn left_over(entry: &DirEntry) -> Option<File> {
 /// Ends what runs there, and deletes the directory.
 fn end(session: &mut Session) -> Result<(), String> {
     if UnixStream::connect(session.socket()).is_ok() {
-        session.remove_nodes();
+        session.remove_nodes()?;
         let keeper = match session.run(&["info", "-f", "{{.KeeperPid}}"])? {
             Some(told) if told.code == 0 => told.stdout.trim().parse().ok(),
             _ => None,

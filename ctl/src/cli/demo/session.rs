@@ -40,6 +40,7 @@ extern "C" fn remember(_: i32) {
 }
 
 /// How a command ended.
+#[derive(Default)]
 pub struct Outcome {
     pub code: i32,
     pub stdout: String,
@@ -66,6 +67,8 @@ pub struct Session {
     dir: PathBuf,
     program: String,
     daemon: Option<Child>,
+    /// Whether it ends: from then on no signal keeps it from that.
+    ending: bool,
     /// Held while the directory is in use.
     _lock: File,
 }
@@ -91,7 +94,7 @@ impl Session {
 
     /// A session in `dir`, which `lock` holds.
     pub fn of(dir: PathBuf, program: String, lock: File) -> Session {
-        Session { dir, program, daemon: None, _lock: lock }
+        Session { dir, program, daemon: None, ending: false, _lock: lock }
     }
 
     /// This binary, as a node finds it too.
@@ -143,7 +146,12 @@ impl Session {
     pub fn run(&mut self, command: &[&str]) -> Result<Option<Outcome>, String> {
         let words = command.join(" ");
         let start = now();
-        let mut child = Command::new(&self.program)
+        let mut process = Command::new(&self.program);
+        if self.ending {
+            // Out of the terminal's reach, which signals all of a group.
+            process.process_group(0);
+        }
+        let mut child = process
             .arg("--host")
             .arg(self.socket())
             .args(command)
@@ -153,7 +161,7 @@ impl Session {
             .spawn()
             .map_err(|e| format!("cannot start portolan {words}: {e}"))?;
         let status = loop {
-            let interrupted = SIGNALLED.load(Ordering::Relaxed);
+            let interrupted = !self.ending && SIGNALLED.load(Ordering::Relaxed);
             if interrupted || start.elapsed() > COMMAND_MAX {
                 let _ = child.kill();
                 let _ = child.wait();
@@ -216,16 +224,14 @@ impl Session {
         Err(format!("portolan {} did not end within {COMMAND_MAX:?}", going.words))
     }
 
-    /// Removes the nodes, stops the daemon, and deletes the directory.
+    /// Removes the nodes, stops the daemon, and deletes the directory, whatever signals come meanwhile.
     pub fn clean_up(&mut self) -> Result<(), Failure> {
-        SIGNALLED.store(false, Ordering::Relaxed);
-        if self.daemon.is_some() {
-            self.remove_nodes();
-        }
+        let removed = if self.daemon.is_some() { self.remove_nodes() } else { Ok(()) };
         if let Some(mut daemon) = self.daemon.take() {
             stop(&mut daemon);
         }
-        self.remove_dir()
+        self.remove_dir()?;
+        removed.map_err(|why| Failure::new(format!("nodes may be left that run: {why}")))
     }
 
     pub fn remove_dir(&self) -> Result<(), Failure> {
@@ -234,12 +240,24 @@ impl Session {
         })
     }
 
-    pub fn remove_nodes(&mut self) {
-        let Ok(Some(listed)) = self.run(&["ps", "-a", "-q", "--no-trunc"]) else { return };
-        let ids: Vec<&str> = listed.stdout.split_whitespace().collect();
-        if !ids.is_empty() {
-            let _ = self.run(&[&["rm", "-f"], ids.as_slice()].concat());
+    /// Removes all nodes, as the last that is done here. One that a command was making when it was broken off may come late.
+    pub fn remove_nodes(&mut self) -> Result<(), String> {
+        self.ending = true;
+        let start = now();
+        let mut said = String::new();
+        while start.elapsed() < DAEMON_MAX {
+            let listed = self.run(&["ps", "-a", "-q", "--no-trunc"])?.unwrap_or_default();
+            let ids: Vec<&str> = listed.stdout.split_whitespace().collect();
+            if listed.code != 0 {
+                return Err(listed.stderr.trim().to_owned());
+            }
+            if ids.is_empty() {
+                return Ok(());
+            }
+            let removed = self.run(&[&["rm", "-f"], ids.as_slice()].concat())?;
+            said = removed.unwrap_or_default().stderr;
         }
+        Err(said.trim().to_owned())
     }
 }
 
