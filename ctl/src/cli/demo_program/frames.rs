@@ -212,7 +212,7 @@ mod tests {
 
     #[test]
     fn an_address_is_taken_from_the_answer_that_was_waited_for() {
-        let fd = std::io::pipe().unwrap().0.into();
+        let fd = io::pipe().unwrap().0.into();
         let wire = Wire { fd, own: hardware("02:00:00:00:00:01\n").unwrap() };
         let offer = |address: Ipv4Addr| {
             let mut frame = wire.message(OFFER, Some(address)).unwrap();
