@@ -48,6 +48,9 @@ const EVENTS_MAX: usize = 1024;
 /// Of these, how many may tell what guests provoke: a station that flaps must not push out a commit.
 const GUEST_EVENTS_MAX: usize = 512;
 
+/// Of these, how many may tell of stations that moved: what is found of a loop must not be lost among what it does.
+const MOVES_MAX: usize = 256;
+
 /// Flows in one page of an answer.
 const FLOWS_MAX: usize = 1024;
 
@@ -92,6 +95,7 @@ impl EventQueue {
     pub(crate) fn push(&mut self, event: Event) {
         let room = match event {
             Event::Committed(_) => EVENTS_MAX,
+            Event::StationMoved { .. } => MOVES_MAX,
             _ => GUEST_EVENTS_MAX,
         };
         if self.waiting.len() < room {

@@ -3,7 +3,7 @@
 //!
 //! Each walks RFC 2131's diagram of states, or RFC 8415's: it asks, takes an offer, renews at T1, rebinds at T2, gives up when its
 //! lease has run out, and asks again for what is lost, waiting longer each time. It answers for its address, as its host would,
-//! once it has one. What the two families differ in is in [`v4`] and [`v6`].
+//! once it has one. What the two families differ in is in `v4` and `v6`.
 
 mod v4;
 mod v6;

@@ -15,6 +15,9 @@ use crate::daemon::log::say;
 /// Events told in a second: more than people read, and what a network that is made anew has of leases.
 const EVENTS_PER_SECOND: u32 = 512;
 
+/// Of these, moves of stations: where a loop has everybody move all the time, what is told of the loop must not be buried.
+const MOVES_PER_SECOND: u32 = 4;
+
 /// How long a kind of trouble on a network stays out of the log once it was told.
 const LOG_PAUSE: Duration = Duration::from_secs(60);
 
@@ -23,20 +26,23 @@ const LOG_PAUSE: Duration = Duration::from_secs(60);
 pub(super) struct Reporter {
     second: i64,
     told: u32,
+    moves: u32,
     left_out: u64,
     logged: BTreeMap<(NetworkId, &'static str), Instant>,
 }
 
 impl Reporter {
     /// Whether one more event is told in this second.
-    fn admits(&mut self, second: i64) -> bool {
+    fn admits(&mut self, event: &Event, second: i64) -> bool {
         if second != self.second {
             if self.left_out > 0 {
                 say(format_args!("{} events of networks came too fast to be told", self.left_out));
             }
-            (self.second, self.told, self.left_out) = (second, 0, 0);
+            (self.second, self.told, self.moves, self.left_out) = (second, 0, 0, 0);
         }
-        let admitted = self.told < EVENTS_PER_SECOND;
+        let is_move = matches!(event, Event::StationMoved { .. });
+        self.moves = self.moves.saturating_add(u32::from(is_move));
+        let admitted = self.told < EVENTS_PER_SECOND && !(is_move && self.moves > MOVES_PER_SECOND);
         if admitted {
             self.told += 1;
         } else {
@@ -68,7 +74,7 @@ struct Report {
 impl Daemon {
     /// Tells of an event of the dataplane. Of a network that is gone nothing is told.
     pub(super) async fn report(&self, reporter: &mut Reporter, event: &Event) {
-        if matches!(event, Event::Committed(_)) || !reporter.admits(clock::now().seconds()) {
+        if matches!(event, Event::Committed(_)) || !reporter.admits(event, clock::now().seconds()) {
             return;
         }
         let control = self.control.lock().await;
@@ -226,10 +232,26 @@ mod tests {
 
     #[test]
     fn events_beyond_the_limit_of_a_second_are_counted() {
+        let ended = Event::LoopEnded { network: NetworkId(4), port: PortId(1) };
         let mut reporter = Reporter::default();
-        let told = (0..1000).filter(|_| reporter.admits(7)).count();
+        let told = (0..1000).filter(|_| reporter.admits(&ended, 7)).count();
         assert_eq!((told, reporter.left_out), (512, 488));
-        assert!(reporter.admits(8));
+        assert!(reporter.admits(&ended, 8));
         assert_eq!(reporter.left_out, 0);
+    }
+
+    #[test]
+    fn stations_that_move_without_end_bury_nothing_else() {
+        let moved = Event::StationMoved {
+            network: NetworkId(4),
+            mac: Default::default(),
+            from: PortId(1),
+            to: PortId(2),
+        };
+        let ended = Event::LoopEnded { network: NetworkId(4), port: PortId(1) };
+        let mut reporter = Reporter::default();
+        let told = (0..1000).filter(|_| reporter.admits(&moved, 7)).count();
+        assert_eq!((told, reporter.left_out), (4, 996));
+        assert!(reporter.admits(&ended, 7));
     }
 }

@@ -56,9 +56,9 @@ fn a_flapping_station_does_not_push_out_a_commit() {
     }
     bench.apply(Command::RemoveView(NodeId(1)));
     let events: Vec<_> = std::iter::from_fn(|| bench.datapath.poll_event()).collect();
-    assert_eq!(events.len(), GUEST_EVENTS_MAX + 1);
+    assert_eq!(events.len(), MOVES_MAX + 1);
     assert!(matches!(events.last(), Some(Event::Committed(_))));
-    assert_eq!(bench.datapath.lost_events(), 1999 - GUEST_EVENTS_MAX as u64);
+    assert_eq!(bench.datapath.lost_events(), 1999 - MOVES_MAX as u64);
 }
 
 #[test]
