@@ -17,10 +17,11 @@ use super::packet::{self, BODY_AT, FRAME_AT, PacketWire};
 use super::*;
 use crate::command::{Answer, Command, LoopAction, NetworkSpec, PortCounters, PortSpec, Query};
 use crate::drops::DropReason;
-use crate::frame::{Checksum, FrameTable, Gso, GsoKind, Offload};
+use crate::frame::FrameTable;
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId};
-use crate::offload::{VNET_LEN, write_vnet};
+use crate::offload::VNET_LEN;
 
+mod crossing;
 mod floods;
 mod growth;
 mod takeover;
@@ -213,15 +214,10 @@ impl Bench {
 
     /// Serves these two wires as ports 0 and 1 of one network.
     fn new(wires: [PacketWire; 2]) -> Bench {
-        Bench::with(Features::probe(), wires)
+        Bench::of(Features::probe(), wires.map(Port::Packet))
     }
 
-    /// As [`Bench::new`], with what the kernel can do.
-    fn with(features: Features, wires: [PacketWire; 2]) -> Bench {
-        Bench::of(features, wires.map(Port::Packet))
-    }
-
-    /// As [`Bench::with`], of ports of any kind.
+    /// As [`Bench::new`], of ports of any kind, on a kernel that can do this.
     fn of(features: Features, ports: [Port; 2]) -> Bench {
         let bench = Bench::empty(features);
         bench.command(Command::CreateNetwork(network()));
@@ -306,24 +302,6 @@ fn kernel_keeps_what_an_heir_needs() {
 }
 
 #[test]
-fn frames_cross_with_their_tags() {
-    alone("frames_cross_with_their_tags", || {
-        wires();
-        let (mut a, mut b) = (Guest::new("g0", 64), Guest::new("g1", 64));
-        let bench = Bench::new([open("s0", packet::SHAPE), open("s1", packet::SHAPE)]);
-        a.send(&numbered(0, 1, 5, 200)).unwrap();
-        assert_eq!(b.wait(), [(None, numbered(0, 1, 5, 200))]);
-        b.send(&numbered(1, 0, 6, 1514)).unwrap();
-        assert_eq!(a.wait(), [(None, numbered(1, 0, 6, 1514))]);
-        let mut tagged = numbered(0, 1, 7, 100);
-        tagged.splice(12..12, [0x81, 0x00, 0x20, 0x05]);
-        a.send(&tagged).unwrap();
-        assert_eq!(b.wait(), [(Some(0x2005), numbered(0, 1, 7, 100))]);
-        assert_eq!(bench.counters(1).tx_frames, 2);
-    });
-}
-
-#[test]
 fn refused_frames_are_counted_by_name_and_hold_up_nobody() {
     alone("refused_frames_are_counted_by_name_and_hold_up_nobody", || {
         wires();
@@ -367,60 +345,6 @@ fn what_is_sent_to_a_port_at_its_attachment_finds_it_open() {
         assert_eq!(guest.wait().len(), 1, "the probe for loops");
         assert_eq!(bench.counters(0).drops.nonzero().count(), 0);
     });
-}
-
-#[test]
-fn train_of_datagrams_crosses_as_one_frame() {
-    alone("train_of_datagrams_crosses_as_one_frame", || {
-        let features = Features::probe();
-        let sizes = train_crosses(features);
-        assert_eq!(sizes, if features.uso { vec![42 + 5000] } else { vec![542; 10] });
-    });
-}
-
-#[test]
-fn train_of_datagrams_is_cut_where_it_cannot_cross() {
-    alone("train_of_datagrams_is_cut_where_it_cannot_cross", || {
-        let sizes = train_crosses(Features { uso: false, ..Features::probe() });
-        assert_eq!(sizes, [542; 10]);
-    });
-}
-
-/// Sends ten datagrams as one frame, and returns the sizes of what arrives at the other guest.
-fn train_crosses(features: Features) -> Vec<usize> {
-    wires();
-    let bench = Bench::with(features, [open("s0", packet::SHAPE), open("s1", packet::SHAPE)]);
-    train_crosses_to("g0", "g1", bench)
-}
-
-/// As [`train_crosses`], by the first port of a bench with that guest to the second with that one.
-fn train_crosses_to(from: &str, to: &str, bench: Bench) -> Vec<usize> {
-    let a = Guest::new(from, 64);
-    let mut b = Guest { wire: open(to, packet::SHAPE), arena: Vec::new() };
-    let payload: Vec<u8> = (0..5000_u16).map(|n| (n % 251) as u8).collect();
-    let ends = ([10, 0, 0, 1], [10, 0, 0, 2]);
-    let packet =
-        etherparse::PacketBuilder::ethernet2(mac(0).0, mac(1).0).ipv4(ends.0, ends.1, 64).udp(1, 2);
-    let mut frame = Vec::new();
-    packet.write(&mut frame, &payload).unwrap();
-    // The sum of the pseudo header: both addresses, the protocol and the length.
-    let sum = 2 * 0x0a00 + 1 + 2 + 17 + 5008;
-    frame[40..42].copy_from_slice(&u16::to_be_bytes(sum));
-    let gso = Some(Gso { kind: GsoKind::UdpL4, size: 500, hdr_len: 42, ecn: false });
-    let offload = Offload { csum: Checksum::Partial { start: 34, offset: 6 }, gso };
-    a.send_with(write_vnet(&offload), &frame).unwrap();
-    let (mut sizes, mut got) = (Vec::new(), Vec::new());
-    while got.len() < payload.len() {
-        for (_, frame) in b.wait() {
-            sizes.push(frame.len());
-            got.extend_from_slice(&frame[42..]);
-        }
-    }
-    assert_eq!(got, payload);
-    let row = bench.counters(1);
-    assert_eq!((row.tx_frames, row.tx_bytes), (10, 10 * 542));
-    assert_eq!(row.drops.nonzero().count(), 0);
-    sizes
 }
 
 #[test]
