@@ -3,6 +3,7 @@
 mod answers;
 pub mod changes;
 pub mod client;
+pub mod events;
 pub mod explain;
 pub mod exposition;
 pub mod routes;

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 pub use super::changes::*;
+pub use super::events::{EventActor, EventMessage};
 pub use super::explain::*;
 pub use super::rows::*;
 
@@ -548,36 +549,6 @@ pub struct FlowsMax {
     pub udp: usize,
     /// Series of echo requests.
     pub echo: usize,
-}
-
-/// One event of `GET /v1/events`, as Docker words it.
-#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
-#[serde(rename_all = "PascalCase")]
-pub struct EventMessage {
-    /// `network`, `container` or `daemon`.
-    #[serde(rename = "Type")]
-    pub kind: String,
-    /// `create`, `connect`, `die`, ...
-    pub action: String,
-    /// What it happened to.
-    pub actor: EventActor,
-    /// Seconds since 1970.
-    #[serde(rename = "time")]
-    pub time: i64,
-    /// Nanoseconds since 1970.
-    #[serde(rename = "timeNano")]
-    pub time_nano: i64,
-}
-
-/// What an event happened to.
-#[derive(Clone, PartialEq, Eq, Debug, Default, Serialize, Deserialize, ToSchema)]
-pub struct EventActor {
-    /// Its id.
-    #[serde(rename = "ID")]
-    pub id: String,
-    /// Its name, and what else tells it apart.
-    #[serde(rename = "Attributes")]
-    pub attributes: BTreeMap<String, String>,
 }
 
 /// The header of an answer of `/v1/networks/{name}/capture` that bears the capture's number, for `DELETE /v1/captures/{id}`.

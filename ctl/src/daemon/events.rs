@@ -1,12 +1,13 @@
-//! What happened, for whoever listens: as Docker words it, with the last few kept for latecomers.
+//! What happened, for whoever listens: as Docker words it, with the last few kept in memory for latecomers.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Mutex, PoisonError};
 
 use tokio::sync::broadcast;
 
-use crate::api::types::{EventActor, EventMessage};
+use crate::api::events::{Action, EventActor, EventMessage, Subject};
 use crate::daemon::clock;
+use crate::topology::{Id, Network, Node};
 
 /// Events kept for `--since`.
 const KEPT_MAX: usize = 256;
@@ -28,17 +29,39 @@ impl Default for Events {
 }
 
 impl Events {
-    /// Tells that `action` happened to a thing of that kind.
-    pub fn tell(&self, kind: &str, action: &str, id: &str, attributes: &[(&str, &str)]) {
+    /// Tells what happened to a node, and what there is `more` to say of it.
+    pub fn tell_of_node(&self, action: Action, node: &Node, more: &[(&str, &str)]) {
+        let attributes = [&[("name", node.name.as_str())], more].concat();
+        self.tell(Subject::Node, action, node.id, &attributes);
+    }
+
+    /// Tells what happened to a network, which node has to do with it, and what there is `more` to say of it.
+    pub fn tell_of_network(
+        &self,
+        action: Action,
+        network: &Network,
+        node: Option<&Node>,
+        more: &[(&str, &str)],
+    ) {
+        let mut attributes = vec![("name", network.name.as_str()), ("type", network.form.driver())];
+        let id = node.map(|node| node.id.to_string());
+        if let (Some(node), Some(id)) = (node, &id) {
+            attributes.extend([("container", id.as_str()), ("node", node.name.as_str())]);
+        }
+        attributes.extend(more);
+        self.tell(Subject::Network, action, network.id, &attributes);
+    }
+
+    fn tell(&self, subject: Subject, action: Action, id: Id, attributes: &[(&str, &str)]) {
         let nanos = clock::unix_nanos();
         let attributes: BTreeMap<String, String> = attributes
             .iter()
             .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
             .collect();
         let event = EventMessage {
-            kind: kind.into(),
-            action: action.into(),
-            actor: EventActor { id: id.into(), attributes },
+            kind: subject.word().into(),
+            action: action.word().into(),
+            actor: EventActor { id: id.to_string(), attributes },
             time: i64::try_from(nanos / 1_000_000_000).unwrap_or(i64::MAX),
             time_nano: i64::try_from(nanos).unwrap_or(i64::MAX),
         };

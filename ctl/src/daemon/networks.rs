@@ -8,10 +8,11 @@ use portolan_switch::ids::{MacAddr, NetworkId, PortId};
 
 use super::plane::Opening;
 use super::{Control, Daemon, clock, host, internal};
+use crate::api::events::Action;
 use crate::api::types::{
     DropEntry, FdbEntry, FlowEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail,
 };
-use crate::topology::{Id, Network, NetworkFilter, Refusal};
+use crate::topology::{Id, Network, NetworkFilter, Refusal, Removed};
 
 /// Rows of one page of the FDB.
 const PAGE: usize = 512;
@@ -43,12 +44,9 @@ impl Daemon {
         let mut new = control.topology.clone();
         let made = new.create_network(spec, &facts, clock::now(), &mut control.random)?;
         self.commit(&mut control, new, Opening::default()).await?;
-        self.events.tell(
-            "network",
-            "create",
-            &made.id,
-            &[("name", &spec.name), ("type", &spec.driver)],
-        );
+        if let Ok(network) = control.topology.network(&made.id) {
+            self.events.tell_of_network(Action::Create, network, None, &[]);
+        }
         Ok(made)
     }
 
@@ -73,7 +71,7 @@ impl Daemon {
         let mut new = control.topology.clone();
         let gone = new.remove_network(name, false)?;
         self.commit(&mut control, new, Opening::default()).await?;
-        self.events.tell("network", "destroy", &gone.id.to_string(), &[("name", &gone.name)]);
+        self.events.tell_of_network(Action::Destroy, &gone.network, None, &[]);
         Ok(())
     }
 
@@ -83,15 +81,10 @@ impl Daemon {
         let mut new = control.topology.clone();
         let gone = new.prune(&NetworkFilter::labels(labels));
         self.commit(&mut control, new, Opening::default()).await?;
-        for network in &gone {
-            self.events.tell(
-                "network",
-                "destroy",
-                &network.id.to_string(),
-                &[("name", &network.name)],
-            );
+        for Removed { network, .. } in &gone {
+            self.events.tell_of_network(Action::Destroy, network, None, &[]);
         }
-        Ok(gone.into_iter().map(|network| network.name).collect())
+        Ok(gone.into_iter().map(|removed| removed.network.name.clone()).collect())
     }
 
     /// The names of a network.

@@ -11,6 +11,7 @@ use super::publications::MadeDoors;
 use super::readiness::readable;
 use super::wires::{self, Cut, DefaultRoutes, Place};
 use super::{Control, Daemon, LiveNode, clock, host, internal};
+use crate::api::events::Action;
 use crate::api::types::*;
 use crate::daemon::log::say;
 use crate::namespace::{user, wire};
@@ -138,12 +139,11 @@ impl Daemon {
         let node = control.topology.node_by_id(id).filter(|node| node.running()).cloned();
         let node = node.ok_or_else(|| internal("the node was removed while it was made"))?;
         self.watch_node(&mut control, id, place);
-        let (text, name) = (id.to_string(), node.name.as_str());
-        self.events.tell("container", "create", &text, &[("name", name)]);
+        self.events.tell_of_node(Action::Create, &node, &[]);
         for endpoint in &node.endpoints {
-            self.tell_network(&control.topology, "connect", endpoint.network, &text);
+            self.tell_between(&control.topology, Action::Connect, endpoint.network, &node);
         }
-        self.events.tell("container", "start", &text, &[("name", name)]);
+        self.events.tell_of_node(Action::Start, &node, &[]);
         // The answer is one message of limited size; thousands of ports would not fit, and nobody reads them there.
         let bare = Node { publications: Vec::new(), ..Node::clone(&node) };
         Ok(NodeCreated::Ready {
@@ -213,9 +213,8 @@ impl Daemon {
         }
         let cut = self.forget(&mut control, &node);
         drop(control);
-        let text = id.to_string();
         let code = code.unwrap_or(KILLED).to_string();
-        self.events.tell("container", "die", &text, &[("name", &node.name), ("exitCode", &code)]);
+        self.events.tell_of_node(Action::Die, &node, &[("exitCode", &code)]);
         if removed.is_some() {
             self.finish_removal(&node);
         }
@@ -231,12 +230,7 @@ impl Daemon {
             watch.abort();
         }
         for endpoint in &node.endpoints {
-            self.tell_network(
-                &control.topology,
-                "disconnect",
-                endpoint.network,
-                &node.id.to_string(),
-            );
+            self.tell_between(&control.topology, Action::Disconnect, endpoint.network, node);
         }
         cut
     }
@@ -248,7 +242,7 @@ impl Daemon {
             let _ = std::fs::remove_file(log);
             let _ = std::fs::remove_file(log.with_added_extension("1"));
         }
-        self.events.tell("container", "destroy", &node.id.to_string(), &[("name", &node.name)]);
+        self.events.tell_of_node(Action::Destroy, node, &[]);
     }
 
     /// The runner tells how its program ended.
@@ -327,7 +321,7 @@ impl Daemon {
             end_process(&process, libc::SIGKILL, KILL_WAIT).await?;
         }
         self.process_ended(node.id).await;
-        self.events.tell("container", "stop", &node.id.to_string(), &[("name", &node.name)]);
+        self.events.tell_of_node(Action::Stop, &node, &[]);
         Ok(())
     }
 
@@ -335,10 +329,12 @@ impl Daemon {
     pub async fn rename(&self, old: &str, name: &str) -> Result<(), Refusal> {
         let mut control = self.control.lock().await;
         let mut new = control.topology.clone();
-        let id = new.node(old)?.id.to_string();
+        let before = Arc::clone(new.node(old)?);
         new.rename(old, name)?;
         self.commit(&mut control, new, Opening::default()).await?;
-        self.events.tell("container", "rename", &id, &[("name", name), ("oldName", old)]);
+        if let Some(node) = control.topology.node_by_id(before.id) {
+            self.events.tell_of_node(Action::Rename, node, &[("oldName", &before.name)]);
+        }
         Ok(())
     }
 
@@ -373,11 +369,11 @@ impl Daemon {
                 return Err(internal(error));
             }
         }
-        let Some((_, joined)) = control.topology.endpoint(endpoint) else {
+        let Some((node, joined)) = control.topology.endpoint(endpoint) else {
             let message = "the node ended, or was disconnected, while it was connected";
             return Err(Refusal::new(RefusalKind::Conflict, message));
         };
-        self.tell_network(&control.topology, "connect", joined.network, &of.to_string());
+        self.tell_between(&control.topology, Action::Connect, joined.network, node);
         drop(control);
         self.refresh(of).await;
         warnings.extend(self.settle_doors(of).await);
@@ -398,9 +394,10 @@ impl Daemon {
         self.commit(&mut control, new, Opening::default()).await?;
         let Some(gone) = gone else { return Ok(Vec::new()) };
         let cut = self.dismiss(&mut control, &[gone.id]);
-        let node = control.topology.node(node)?.id;
-        self.tell_network(&control.topology, "disconnect", gone.network, &node.to_string());
+        let node = Arc::clone(control.topology.node(node)?);
+        self.tell_between(&control.topology, Action::Disconnect, gone.network, &node);
         drop(control);
+        let node = node.id;
         let _ = cut.await;
         self.refresh(node).await;
         self.settle_doors(node).await;

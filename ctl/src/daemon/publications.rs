@@ -22,6 +22,7 @@ use super::held::Inheritance;
 use super::plane::Opening;
 use super::readiness::readable;
 use super::{Control, Daemon, internal};
+use crate::api::events::Action;
 use crate::api::types::PortRow;
 use crate::daemon::log::say;
 use crate::namespace::channel::BATCH_MAX;
@@ -154,7 +155,7 @@ impl Daemon {
             new.drop_publications(id, &added);
             self.commit(&mut control, new, Opening::default()).await?;
         } else {
-            self.tell_ports(&control.topology, "publish", id, &specs.join(" "));
+            self.tell_ports(&control.topology, Action::Publish, id, &specs.join(" "));
         }
         done
     }
@@ -183,16 +184,16 @@ impl Daemon {
         let mut new = control.topology.clone();
         let (id, gone) = new.unpublish(name, specs)?;
         self.commit(&mut control, new, Opening::default()).await?;
-        self.tell_ports(&control.topology, "unpublish", id, &words(&gone));
+        self.tell_ports(&control.topology, Action::Unpublish, id, &words(&gone));
         drop(control);
         self.until_doors_are_closed().await;
         Ok(())
     }
 
-    fn tell_ports(&self, topology: &Topology, action: &str, node: Id, ports: &str) {
-        let name = topology.node_by_id(node).map(|node| node.name.clone()).unwrap_or_default();
-        let attributes = [("name", name.as_str()), ("ports", ports)];
-        self.events.tell("container", action, &node.to_string(), &attributes);
+    fn tell_ports(&self, topology: &Topology, action: Action, node: Id, ports: &str) {
+        if let Some(node) = topology.node_by_id(node) {
+            self.events.tell_of_node(action, node, &[("ports", ports)]);
+        }
     }
 
     /// Binds the doors of a node's mappings, all or none, and has the keeper hold them; of all its mappings where none are
@@ -433,7 +434,7 @@ impl Daemon {
         if let Err(refusal) = self.commit(&mut control, new, Opening::default()).await {
             say(format_args!("{}", refusal.message));
         }
-        self.tell_ports(&control.topology, "unpublish", id, &ports);
+        self.tell_ports(&control.topology, Action::Unpublish, id, &ports);
     }
 
     /// Opens the doors of one mapping again; what is in the way.

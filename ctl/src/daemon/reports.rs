@@ -4,13 +4,16 @@
 //! line of the log a minute for each network and kind.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use portolan_switch::command::{Event, LeaseChange};
 use portolan_switch::ids::{NetworkId, PortId};
 
 use super::{Control, Daemon, clock};
+use crate::api::events::Action;
 use crate::daemon::log::say;
+use crate::topology::{Endpoint, Node};
 
 /// Events told in a second: more than people read, and what a network that is made anew has of leases.
 const EVENTS_PER_SECOND: u32 = 512;
@@ -65,7 +68,9 @@ impl Reporter {
 /// What an event of the dataplane comes to.
 struct Report {
     network: NetworkId,
-    action: &'static str,
+    action: Action,
+    /// The port whose node has to do with it.
+    at: PortId,
     attributes: Vec<(&'static str, String)>,
     /// What the log says, too.
     warning: Option<String>,
@@ -81,25 +86,32 @@ impl Daemon {
         let Some(report) = report_of(event, &|port| whose(&control, port)) else { return };
         let network = control.topology.networks().find(|n| n.network_id() == report.network);
         let Some(network) = network.cloned() else { return };
+        let node = endpoint_at(&control, report.at).map(|(node, _)| Arc::clone(node));
         drop(control);
-        let mut attributes = vec![("name", network.name.as_str())];
-        attributes.extend(report.attributes.iter().map(|(key, value)| (*key, value.as_str())));
-        self.events.tell("network", report.action, &network.id.to_string(), &attributes);
+        let more: Vec<(&str, &str)> =
+            report.attributes.iter().map(|(key, value)| (*key, value.as_str())).collect();
+        self.events.tell_of_network(report.action, &network, node.as_deref(), &more);
         if let Some(warning) = report.warning
-            && reporter.logs(report.network, report.action, clock::instant())
+            && reporter.logs(report.network, report.action.word(), clock::instant())
         {
             say(format_args!("network {}: {warning}", network.name));
         }
     }
 }
 
-/// The node and the interface behind a port.
-fn whose(control: &Control, port: PortId) -> (String, String) {
-    let found = control.topology.nodes().find_map(|node| {
+/// What is behind a port.
+fn endpoint_at(control: &Control, port: PortId) -> Option<(&Arc<Node>, &Endpoint)> {
+    control.topology.nodes().find_map(|node| {
         let endpoint = node.endpoints.iter().find(|endpoint| endpoint.port == Some(port))?;
-        Some((node.name.clone(), endpoint.ifname.clone()))
-    });
-    found.unwrap_or_default()
+        Some((node, endpoint))
+    })
+}
+
+/// The node and the interface behind a port, by their names.
+fn whose(control: &Control, port: PortId) -> (String, String) {
+    endpoint_at(control, port)
+        .map(|(node, endpoint)| (node.name.clone(), endpoint.ifname.clone()))
+        .unwrap_or_default()
 }
 
 /// An interface for people: `NODE/eth0`.
@@ -108,69 +120,53 @@ fn shown((node, interface): &(String, String)) -> String {
 }
 
 fn report_of(event: &Event, whose: &dyn Fn(PortId) -> (String, String)) -> Option<Report> {
+    let interface = |port: PortId| ("interface", whose(port).1);
+    let name = |port: PortId| shown(&whose(port));
     let report = match *event {
         Event::Committed(_) => return None,
         Event::Lease { network, change, port, mac, address } => {
             let action = match change {
-                LeaseChange::Given => "lease",
-                LeaseChange::Released => "release",
-                LeaseChange::Expired => "expire",
-                LeaseChange::Declined => "decline",
+                LeaseChange::Given => Action::Lease,
+                LeaseChange::Released => Action::Release,
+                LeaseChange::Expired => Action::Expire,
+                LeaseChange::Declined => Action::Decline,
             };
-            let (node, interface) = whose(port);
-            let attributes = vec![
-                ("container", node),
-                ("interface", interface),
-                ("mac", mac.to_string()),
-                ("address", address.to_string()),
-            ];
-            Report { network, action, attributes, warning: None }
+            let attributes =
+                vec![interface(port), ("mac", mac.to_string()), ("address", address.to_string())];
+            Report { network, action, at: port, attributes, warning: None }
         }
         Event::StationMoved { network, mac, from, to } => {
-            let (from, to) = (whose(from), whose(to));
-            let attributes = vec![
-                ("container", to.0.clone()),
-                ("mac", mac.to_string()),
-                ("from", shown(&from)),
-                ("to", shown(&to)),
-            ];
-            Report { network, action: "station-move", attributes, warning: None }
+            let attributes = vec![("mac", mac.to_string()), ("from", name(from)), ("to", name(to))];
+            Report { network, action: Action::StationMove, at: to, attributes, warning: None }
         }
         Event::Storm { network, port, reason } => {
-            let at = whose(port);
             let warning = format!(
                 "{} sends more to many than it may; what is over its limit is dropped ({})",
-                shown(&at),
+                name(port),
                 reason.name()
             );
-            let attributes =
-                vec![("container", at.0), ("interface", at.1), ("reason", reason.name().into())];
-            Report { network, action: "storm", attributes, warning: Some(warning) }
+            let attributes = vec![interface(port), ("reason", reason.name().into())];
+            let action = Action::Storm;
+            Report { network, action, at: port, attributes, warning: Some(warning) }
         }
         Event::Loop { network, from, to, blocked } => {
-            let (from, to) = (whose(from), whose(to));
             let done = if blocked {
-                format!("{} is blocked for a while", shown(&to))
+                format!("{} is blocked for a while", name(to))
             } else {
                 "nothing is blocked".into()
             };
             let warning = format!(
                 "there is a loop: what was sent to {} came back by {}; {done}",
-                shown(&from),
-                shown(&to)
+                name(from),
+                name(to)
             );
-            let attributes = vec![
-                ("container", to.0.clone()),
-                ("from", shown(&from)),
-                ("to", shown(&to)),
-                ("blocked", blocked.to_string()),
-            ];
-            Report { network, action: "loop", attributes, warning: Some(warning) }
+            let attributes =
+                vec![("from", name(from)), ("to", name(to)), ("blocked", blocked.to_string())];
+            Report { network, action: Action::Loop, at: to, attributes, warning: Some(warning) }
         }
         Event::LoopEnded { network, port } => {
-            let at = whose(port);
-            let attributes = vec![("container", at.0), ("interface", at.1)];
-            Report { network, action: "loop-end", attributes, warning: None }
+            let attributes = vec![interface(port)];
+            Report { network, action: Action::LoopEnd, at: port, attributes, warning: None }
         }
     };
     Some(report)
@@ -195,9 +191,8 @@ mod tests {
         let network = NetworkId(4);
         let event = Event::Loop { network, from: PortId(1), to: PortId(2), blocked: true };
         let report = report_of(&event, &named).unwrap();
-        assert_eq!(report.action, "loop");
-        let expected =
-            [("container", "b"), ("from", "a/eth0"), ("to", "b/eth1"), ("blocked", "true")];
+        assert_eq!((report.action, report.at), (Action::Loop, PortId(2)));
+        let expected = [("from", "a/eth0"), ("to", "b/eth1"), ("blocked", "true")];
         let found: Vec<(&str, &str)> =
             report.attributes.iter().map(|(key, value)| (*key, value.as_str())).collect();
         assert_eq!(found, expected);
@@ -221,7 +216,9 @@ mod tests {
             reason: DropReason::StormBroadcast,
         };
         let report = report_of(&event, &named).unwrap();
-        assert_eq!((report.action, report.attributes[2].1.as_str()), ("storm", "storm_broadcast"));
+        let reason = ("reason", "storm_broadcast".to_owned());
+        assert_eq!(report.action, Action::Storm);
+        assert_eq!(report.attributes, [("interface", "eth0".to_owned()), reason]);
         let (mut reporter, now) = (Reporter::default(), clock::instant());
         assert!(reporter.logs(NetworkId(4), "storm", now));
         assert!(!reporter.logs(NetworkId(4), "storm", now + Duration::from_secs(59)));

@@ -18,10 +18,11 @@ use super::plane::Opening;
 use super::publications::MadeDoors;
 use super::readiness::readable;
 use super::{Control, Daemon, LiveWire};
+use crate::api::events::Action;
 use crate::daemon::log::say;
 use crate::namespace::netlink::{delete_link_unanswered, tx_dropped};
 use crate::namespace::wire::{self, Target, WireSpec};
-use crate::topology::{EndpointId, Id, Refusal, Topology, WireKind};
+use crate::topology::{EndpointId, Id, Node, Refusal, Topology, WireKind};
 
 /// A process that has lost its namespaces is seen to have ended within this time.
 const END_SETTLES: std::time::Duration = std::time::Duration::from_millis(100);
@@ -295,7 +296,7 @@ impl Daemon {
         }
         // Nobody waits for what is gone already.
         drop(self.dismiss(&mut control, &[endpoint]));
-        self.tell_network(&control.topology, "disconnect", network, &node.id.to_string());
+        self.tell_between(&control.topology, Action::Disconnect, network, &node);
         drop(control);
         self.settle_doors(node.id).await;
         if last && node.pid.is_none() {
@@ -316,10 +317,16 @@ impl Daemon {
     }
 
     /// Tells that something happened between a network and a node.
-    pub(super) fn tell_network(&self, topology: &Topology, action: &str, network: Id, node: &str) {
-        let name = topology.network_by_id(network).map(|n| n.name.clone()).unwrap_or_default();
-        let attributes = [("name", name.as_str()), ("container", node)];
-        self.events.tell("network", action, &network.to_string(), &attributes);
+    pub(super) fn tell_between(
+        &self,
+        topology: &Topology,
+        action: Action,
+        network: Id,
+        node: &Node,
+    ) {
+        if let Some(network) = topology.network_by_id(network) {
+            self.events.tell_of_network(action, network, Some(node), &[]);
+        }
     }
 }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
@@ -315,10 +316,8 @@ impl From<Endpoint> for PastEndpoint {
 /// A network that is gone.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Removed {
-    /// Its id.
-    pub id: Id,
-    /// Its name.
-    pub name: String,
+    /// What it was.
+    pub network: Arc<Network>,
     /// The endpoints that were still on it, with the ports to take down.
     pub endpoints: Vec<Endpoint>,
 }

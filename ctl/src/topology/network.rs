@@ -200,7 +200,7 @@ impl Topology {
         self.networks.remove(&network.id);
         self.taken.remove(&network.id);
         self.leased.remove(&network.id);
-        Ok(Removed { id: network.id, name: network.name.clone(), endpoints })
+        Ok(Removed { network, endpoints })
     }
 
     /// Removes the user's networks that fit and that no running node is on.

@@ -109,7 +109,19 @@ fn a_strangers_lease_is_listed_told_of_and_kept_from_endpoints() {
     let event: Value = serde_json::from_str(events.lines().next().unwrap()).unwrap();
     assert_eq!((&event["Type"], &event["Action"]), (&"network".into(), &"lease".into()));
     let told = &event["Actor"]["Attributes"];
-    assert_eq!((&told["name"], &told["container"]), (&"lab".into(), &"s".into()));
+    assert_eq!((&told["name"], &told["node"]), (&"lab".into(), &"s".into()));
+    let id = world.ok("inspect s --format {{.Id}}");
+    assert_eq!(told["container"], id.trim());
+    for node in ["s", id.trim(), &id[..12]] {
+        let of_node = world.ok(&format!(
+            "events --since 0 --until 0s --filter node={node} --format {{{{.Action}}}}"
+        ));
+        assert_eq!(
+            of_node.lines().collect::<Vec<_>>(),
+            ["create", "connect", "start", "lease"],
+            "{node}"
+        );
+    }
     assert_eq!(
         (told["address"].as_str(), &told["mac"]),
         (Some(address), &"02:00:00:00:00:77".into())

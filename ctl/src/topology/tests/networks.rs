@@ -270,7 +270,7 @@ fn prune_spares_networks_in_use_predefined_ones_and_those_that_do_not_fit() {
     let prune = |bench: &mut Bench, conditions: &[&str], now| {
         let conditions: Vec<String> = conditions.iter().map(|c| c.to_string()).collect();
         let gone = bench.topology.prune(&NetworkFilter::parse(&conditions, now).unwrap());
-        gone.into_iter().map(|removed| removed.name).collect::<Vec<_>>()
+        gone.into_iter().map(|removed| removed.network.name.clone()).collect::<Vec<_>>()
     };
     let hour = Moment(bench.now.0 + 3_600_000_000_000);
     assert_eq!(prune(&mut bench, &["until=1h30m"], hour), Vec::<String>::new());
