@@ -31,8 +31,9 @@ pub const LEASES_PORT_MAX: usize = 64;
 /// As [`LEASES_PORT_MAX`], for a network: as many as a network has stations.
 pub const LEASES_MAX: usize = 8192;
 
-/// How long after a port gave a lease back it may give back the next one; what comes sooner is not heard, and the lease ends by
-/// itself. With an address its flows end, and whoever keeps these has to look at all there are.
+/// How long a port that gave a lease back gives back no other, for each that it gave back: several at once are heard, what comes
+/// too soon behind them is not, and these leases end by themselves. With an address its flows end, and whoever keeps these has to
+/// look at all there are.
 pub const RELEASE_GAP: Duration = Duration::from_millis(100);
 
 /// Ended leases that are remembered, so that their addresses come back to whoever had them.
@@ -129,6 +130,8 @@ pub struct Endpoint<A> {
     pub addresses: Vec<A>,
     /// Who it said it was when it asked last; none before it asks.
     pub asked: Option<Client>,
+    /// Those of its addresses that it was told.
+    pub told: BTreeSet<A>,
 }
 
 /// One row of what is listed.
@@ -162,7 +165,7 @@ pub struct Table<A> {
     due: BTreeSet<(Duration, A)>,
     /// What counts against each port.
     held: BTreeMap<u32, BTreeSet<A>>,
-    /// When each port gave something back last.
+    /// From when on each port may give something back again.
     released: BTreeMap<u32, Duration>,
     free: Spans,
     proven: BTreeSet<A>,
@@ -215,7 +218,8 @@ impl<A: Address> Table<A> {
             self.free.take(address.bits());
             *self.reserved.entry(address).or_default() += 1;
         }
-        self.endpoints.insert(port, Endpoint { hardware, addresses, asked: None });
+        self.endpoints
+            .insert(port, Endpoint { hardware, addresses, asked: None, told: BTreeSet::new() });
         ended
     }
 
@@ -261,10 +265,11 @@ impl<A: Address> Table<A> {
         self.endpoints.get(&port).filter(|endpoint| endpoint.hardware == hardware)
     }
 
-    /// An endpoint has asked: it is listed from now on.
-    pub fn note_asked(&mut self, client: Client) {
+    /// An endpoint has asked and was told addresses of its own: these are listed from now on.
+    pub fn note_told(&mut self, client: Client, told: impl IntoIterator<Item = A>) {
         if let Some(endpoint) = self.endpoints.get_mut(&client.port) {
             endpoint.asked = Some(client);
+            endpoint.told.extend(told);
         }
     }
 
@@ -361,27 +366,28 @@ impl<A: Address> Table<A> {
         }
     }
 
-    /// Ends a client's lease of an address, and remembers whose it was. None where it has no such lease.
+    /// Ends a client's lease of an address, and remembers whose it was. None where it has no such lease. Whether the port may is
+    /// asked before ([`Table::may_release`]).
     pub fn release(&mut self, client: &Client, address: A, now: Duration) -> Option<Lease<A>> {
         let held = self.of_client(client)?;
-        if held.address != address
-            || held.state != State::Bound
-            || !self.may_release(client.port, now)
-        {
+        if held.address != address || held.state != State::Bound {
             return None;
         }
         let lease = self.remove(address)?;
+        self.note_release(client.port, now);
         self.remember(&lease, now);
         Some(lease)
     }
 
-    /// Whether a port may give something back; if so, it has done it.
-    pub fn may_release(&mut self, port: u32, now: Duration) -> bool {
-        let may = self.released.get(&port).is_none_or(|last| now >= *last + RELEASE_GAP);
-        if may {
-            self.released.insert(port, now);
-        }
-        may
+    /// Whether a port may give anything back by now.
+    pub fn may_release(&self, port: u32, now: Duration) -> bool {
+        self.released.get(&port).is_none_or(|until| now >= *until)
+    }
+
+    /// A port has given something back.
+    pub fn note_release(&mut self, port: u32, now: Duration) {
+        let until = self.released.entry(port).or_default();
+        *until = now.max(*until) + RELEASE_GAP;
     }
 
     /// Keeps an address that is held for a client from everybody until then, since it is in use: as its client says
@@ -452,10 +458,14 @@ impl<A: Address> Table<A> {
             until: Some(lease.until),
         });
         let endpoints = self.endpoints.values().filter_map(|endpoint| {
-            let (address, client) = (*endpoint.addresses.first()?, endpoint.asked.clone()?);
-            Some(Row { address, client, until: None })
+            let told = endpoint.told.iter().filter(|address| behind(address));
+            Some(told.zip(std::iter::repeat(endpoint.asked.as_ref()?)))
         });
-        let endpoints = endpoints.filter(|row| behind(&row.address));
+        let endpoints = endpoints.flatten().map(|(address, client)| Row {
+            address: *address,
+            client: client.clone(),
+            until: None,
+        });
         let mut rows: Vec<_> = bound.chain(endpoints).collect();
         rows.sort_by_key(|row| (row.address, row.client.port));
         rows.truncate(limit);

@@ -7,9 +7,10 @@
 //! - [`dns::zone`]: who has which name and which address, network by network, and which networks each node sees.
 //! - [`dns::query`]: one DNS query answered from it.
 //! - [`lease`]: who has which address, and until when.
+//! - [`lending`]: how it is found out that an address is free, and what becomes of leases.
 //! - [`ra`]: router advertisements.
 //! - [`service`]: what the servers of addresses are to tell.
-//! - [`v4`]: a DHCPv4 server.
+//! - [`v4`], [`v6`]: servers of DHCP.
 //!
 //! Invariants: no input, however malformed, panics or takes more than linear time; every reply stays within the size
 //! the caller allows.
@@ -18,6 +19,7 @@
 
 pub mod dns;
 pub mod lease;
+pub mod lending;
 pub mod ra;
 pub mod service;
 pub mod v4;

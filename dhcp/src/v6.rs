@@ -6,19 +6,18 @@
 //! knows no lease: who renews an address of the pool that nobody else has goes on with it.
 //!
 //! An address that was not lent since the server was made may be in use. Before anybody gets it, the link is asked
-//! ([`Server::next_probe`]); when [`PROBE_WAIT`] has passed without an answer ([`Server::heard`]), the message is taken up again
-//! ([`Server::run_out`]). The voice of the client itself does not count.
+//! ([`crate::lending`]); when nobody has answered, the message is taken up again ([`Server::run_out`]). The voice of the client
+//! itself does not count.
 //!
 //! There is one server on a link, which says so (preference 255), so that clients do not wait for others. Temporary addresses
 //! and prefixes are refused by their status. Messages of relay agents are not for us: there is nobody behind one.
 
-use std::collections::{BTreeMap, BTreeSet};
 use std::net::Ipv6Addr;
 use std::time::Duration;
 
-use crate::lease::{Client, Lease, Row, State, Table};
+use crate::lease::{Client, Row, Table};
+use crate::lending::Lending;
 use crate::service::Dhcp6;
-use crate::v4::{Happened, PROBE_WAIT};
 
 mod message;
 
@@ -34,9 +33,6 @@ pub const SERVERS: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 1, 2);
 
 /// How long an address is kept for whom it was offered to: a client that means it asks within seconds.
 const OFFER_TIME: Duration = Duration::from_secs(30);
-
-/// How long an address is lent to nobody after it was found in use.
-const SHUNNED: Duration = Duration::from_secs(600);
 
 /// After how long a client that only asked for other things looks whether they have changed: they do not.
 const REFRESH: u32 = 86_400;
@@ -70,15 +66,6 @@ pub struct Reply {
     pub message: Vec<u8>,
 }
 
-/// A lease, and what became of it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Change {
-    /// What.
-    pub happened: Happened,
-    /// Of which.
-    pub lease: Lease<Ipv6Addr>,
-}
-
 /// Why a message is not served.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Refusal {
@@ -93,25 +80,15 @@ pub enum Refusal {
 pub struct Server {
     spec: Dhcp6,
     duid: [u8; 10],
-    table: Table<Ipv6Addr>,
-    /// What waits for nobody to answer for an address, by address.
-    waiting: BTreeMap<Ipv6Addr, Waiting>,
-    /// The same by when it has waited long enough.
-    probes: BTreeSet<(Duration, Ipv6Addr)>,
-    /// Addresses to be asked for.
-    asked: Vec<Ipv6Addr>,
-    changes: Vec<Change>,
+    /// Whom it lends addresses.
+    pub lending: Lending<Ipv6Addr, Asked>,
 }
 
 /// A message that waits for an address to be found free.
 #[derive(Clone, Debug)]
-struct Waiting {
+pub struct Asked {
     from: Origin,
     message: Box<[u8]>,
-    client: Client,
-    due: Duration,
-    /// Whether somebody has answered.
-    taken: bool,
 }
 
 /// What a message asks of its associations.
@@ -156,35 +133,7 @@ impl Server {
     pub fn new(spec: Dhcp6, hardware: [u8; 6]) -> Server {
         let mut duid = [0, 3, 0, 1, 0, 0, 0, 0, 0, 0];
         duid[4..].copy_from_slice(&hardware);
-        Server {
-            table: Table::new(spec.pool.clone()),
-            spec,
-            duid,
-            waiting: BTreeMap::new(),
-            probes: BTreeSet::new(),
-            asked: Vec::new(),
-            changes: Vec::new(),
-        }
-    }
-
-    /// An endpoint comes, with its addresses in order.
-    pub fn attach(&mut self, port: u32, hardware: [u8; 6], addresses: Vec<Ipv6Addr>) {
-        for &address in &addresses {
-            self.wait_no_more(address);
-        }
-        let ended = self.table.attach(port, hardware, addresses);
-        self.note(Happened::Ended, ended);
-    }
-
-    /// A port goes, and everybody behind it.
-    pub fn detach(&mut self, port: u32) {
-        let behind = self.waiting.iter().filter(|(_, waiting)| waiting.from.port == port);
-        let behind: Vec<_> = behind.map(|(address, _)| *address).collect();
-        for address in behind {
-            self.wait_no_more(address);
-        }
-        let ended = self.table.detach(port);
-        self.note(Happened::Ended, ended);
+        Server { lending: Lending::new(Table::new(spec.pool.clone())), spec, duid }
     }
 
     /// Takes a message, and returns the reply where there is one at once.
@@ -211,80 +160,31 @@ impl Server {
         if !for_this || !self.spec.stateful {
             return Err(Refusal::NotForUs);
         }
-        let own = self.table.endpoint(from.port, from.hardware);
+        let own = self.lending.table.endpoint(from.port, from.hardware);
         let own = own.map(|endpoint| endpoint.addresses.iter().copied().take(OWN_MAX).collect());
         let call = Call { server: self, from, bytes, message, duid, now, own, waits: false };
         Ok(call.run().map(|message| Reply { to: from, message }))
     }
 
-    /// Somebody behind a port was heard to use an address. Where a client waits for it to be found free, that is settled with the
-    /// next call of [`Server::run_out`]. Its own voice does not count, nor one that has spoken for as many addresses as a port may
-    /// hold.
-    pub fn heard(&mut self, address: Ipv6Addr, port: u32, hardware: [u8; 6], now: Duration) {
-        let Some(waiting) = self.waiting.get_mut(&address) else { return };
-        if waiting.taken || waiting.from.hardware == hardware || !self.table.has_room(port) {
-            return;
-        }
-        let until = now + SHUNNED;
-        let held = self.table.shun(&waiting.client, address, State::Taken, (port, hardware), until);
-        self.probes.remove(&(waiting.due, address));
-        self.probes.insert((now, address));
-        waiting.due = now;
-        waiting.taken = true;
-        let ended = held.filter(|held| held.state == State::Bound);
-        self.note(Happened::Ended, ended);
-    }
-
-    /// The next address to be asked for by a neighbor solicitation.
-    pub fn next_probe(&mut self) -> Option<Ipv6Addr> {
-        self.asked.pop()
-    }
-
-    /// What became of leases since the last call, in order.
-    pub fn take_changes(&mut self) -> Vec<Change> {
-        std::mem::take(&mut self.changes)
-    }
-
-    /// When something is due: a probe to be sent or to be over, or a lease to end.
-    pub fn next_timeout(&self) -> Option<Duration> {
-        let asked = (!self.asked.is_empty()).then_some(Duration::ZERO);
-        let probe = self.probes.first().map(|(due, _)| *due);
-        [asked, probe, self.table.next_end()].into_iter().flatten().min()
-    }
-
     /// Does what has become due, up to the first reply that comes of it, which is returned; none where nothing more is due.
     pub fn run_out(&mut self, now: Duration) -> Option<Reply> {
-        while let Some(&(due, address)) = self.probes.first().filter(|(due, _)| *due <= now) {
-            self.probes.remove(&(due, address));
-            let Some(waiting) = self.wait_no_more(address) else { continue };
-            if !waiting.taken {
-                self.table.prove(address);
-            }
-            if let Ok(Some(reply)) = self.receive(&waiting.message, waiting.from, now) {
+        while let Some((_, waiting)) = self.lending.waited(now) {
+            let Asked { from, message } = &waiting.said;
+            if let Ok(Some(reply)) = self.receive(message, *from, now) {
                 return Some(reply);
             }
         }
-        while let Some(lease) = self.table.expire(now) {
-            self.wait_no_more(lease.address);
-            if lease.state == State::Bound {
-                self.note(Happened::Ended, [lease]);
-            }
-        }
+        self.lending.expire(now);
         None
     }
 
     /// At most `limit` rows behind `after`, in order of address, each client called by its DUID.
     pub fn rows(&self, after: Option<Ipv6Addr>, limit: usize) -> Vec<Row<Ipv6Addr>> {
-        let mut rows = self.table.rows(after, limit);
+        let mut rows = self.lending.table.rows(after, limit);
         for row in &mut rows {
             row.client.name = row.client.name.get(ASSOCIATION_LEN..).unwrap_or_default().into();
         }
         rows
-    }
-
-    /// How many strangers have a lease.
-    pub fn bound(&self) -> usize {
-        self.table.bound()
     }
 
     /// Answers whoever wants to hear of the rest only.
@@ -331,18 +231,6 @@ impl Server {
     fn lifetimes(&self) -> (u32, u32) {
         let valid = u32::try_from(self.spec.lease.as_secs()).unwrap_or(u32::MAX);
         (valid - valid / 4, valid)
-    }
-
-    fn wait_no_more(&mut self, address: Ipv6Addr) -> Option<Waiting> {
-        let waiting = self.waiting.remove(&address)?;
-        self.probes.remove(&(waiting.due, address));
-        self.asked.retain(|asked| *asked != address);
-        Some(waiting)
-    }
-
-    fn note(&mut self, happened: Happened, leases: impl IntoIterator<Item = Lease<Ipv6Addr>>) {
-        let changes = leases.into_iter().map(|lease| Change { happened, lease });
-        self.changes.extend(changes);
     }
 }
 
@@ -430,7 +318,7 @@ impl Call<'_> {
                 self.own = Some(Vec::new());
                 if wish != Wish::Offer && !own.is_empty() {
                     let client = self.client(association.id);
-                    self.server.table.note_asked(client);
+                    self.server.lending.table.note_told(client, own.iter().copied());
                 }
                 own
             }
@@ -449,7 +337,7 @@ impl Call<'_> {
     /// The address of a stranger's association: the one it has, or another. None where there is none, or none yet.
     fn lend(&mut self, association: &Association, wish: Wish) -> Option<Ipv6Addr> {
         let client = self.client(association.id);
-        let (now, table) = (self.now, &mut self.server.table);
+        let (now, table) = (self.now, &mut self.server.lending.table);
         let held = table.of_client(&client).map(|lease| lease.address);
         let address = match (held, wish) {
             (Some(address), _) => address,
@@ -473,10 +361,8 @@ impl Call<'_> {
             return None;
         }
         if wish != Wish::Offer {
-            let fresh = table.bind(&client, address, now + self.server.spec.lease)?;
-            let happened = if fresh { Happened::Given } else { Happened::Renewed };
-            let lease = table.get(address).cloned();
-            self.server.note(happened, lease);
+            let until = now + self.server.spec.lease;
+            self.server.lending.bind(&client, address, until)?;
         }
         Some(address)
     }
@@ -486,9 +372,8 @@ impl Call<'_> {
     fn note_doubts(&mut self, association: &Association) {
         let Origin { port, hardware, .. } = self.from;
         for address in &association.addresses {
-            let waiting = self.server.waiting.get(address);
-            if waiting.is_some_and(|waiting| waiting.from.hardware != hardware) {
-                self.server.heard(*address, port, hardware, self.now);
+            if self.server.lending.is_awaited_by_another(*address, hardware) {
+                self.server.lending.heard(*address, port, hardware, self.now);
                 self.waits = true;
             }
         }
@@ -497,19 +382,8 @@ impl Call<'_> {
     /// The message waits for an address to be found free.
     fn wait(&mut self, address: Ipv6Addr, client: Client) {
         self.waits = true;
-        let message = self.bytes.into();
-        if let Some(waiting) = self.server.waiting.get_mut(&address) {
-            // One that was taken waits for another; whoever has it will ask again.
-            if !waiting.taken {
-                (waiting.message, waiting.from) = (message, self.from);
-            }
-            return;
-        }
-        let due = self.now + PROBE_WAIT;
-        self.server.asked.push(address);
-        self.server.probes.insert((due, address));
-        let waiting = Waiting { from: self.from, message, client, due, taken: false };
-        self.server.waiting.insert(address, waiting);
+        let said = Asked { from: self.from, message: self.bytes.into() };
+        self.server.lending.wait(address, client, said);
     }
 
     /// Who an association belongs to: its name is the association's number and the DUID.
@@ -539,45 +413,48 @@ impl Call<'_> {
         let mut reply = self.server.reply(kind::REPLY, self.message);
         reply.status(Status::Success);
         let message = self.message;
+        // One message is heard whole or not at all.
+        let heard = self.server.lending.table.may_release(self.from.port, self.now);
         for association in &message.associations {
-            if association.purpose != Purpose::Lasting || !self.give_up_one(association) {
+            let lasts = association.purpose == Purpose::Lasting;
+            let had = lasts
+                && match message.kind {
+                    kind::DECLINE => self.decline(association),
+                    _ => self.release(association, heard),
+                };
+            if !had {
                 reply.association(association, (0, 0), |reply| reply.status(Status::NoBinding));
             }
         }
         reply.finish()
     }
 
-    /// Whether the association had any of the addresses that it gives up.
-    fn give_up_one(&mut self, association: &Association) -> bool {
-        let client = self.client(association.id);
-        let declines = self.message.kind == kind::DECLINE;
+    /// Whether the association had any of the addresses that it gives back, all of which end where that is `heard`.
+    fn release(&mut self, association: &Association, heard: bool) -> bool {
         if let Some(own) = &self.own {
-            let own = association.addresses.iter().copied().filter(|address| own.contains(address));
-            let own: Vec<_> = own.collect();
-            if declines
-                && !own.is_empty()
-                && self.server.table.may_release(self.from.port, self.now)
-            {
-                let (state, until) = (State::Declined, self.now);
-                let declined = |&address| Lease { address, client: client.clone(), state, until };
-                self.server.note(Happened::Declined, own.iter().map(declined));
-            }
-            return !own.is_empty();
+            return association.addresses.iter().any(|address| own.contains(address));
+        }
+        let (client, lending) = (self.client(association.id), &mut self.server.lending);
+        let mut any = false;
+        for &address in association.addresses.iter().filter(|_| heard) {
+            any |= lending.release(&client, address, self.now).is_some();
+        }
+        any
+    }
+
+    /// Whether the association had any of the addresses that it found somebody else at.
+    fn decline(&mut self, association: &Association) -> bool {
+        let (client, lending) = (self.client(association.id), &mut self.server.lending);
+        let named = association.addresses.iter().copied();
+        if let Some(own) = &self.own {
+            let own: Vec<_> = named.filter(|address| own.contains(address)).collect();
+            let any = !own.is_empty();
+            lending.decline_own(&client, own, self.now);
+            return any;
         }
         let mut any = false;
-        for &address in &association.addresses {
-            let (now, table) = (self.now, &mut self.server.table);
-            let (happened, ended) = if declines {
-                let (until, by) = (now + SHUNNED, (client.port, client.hardware));
-                (Happened::Declined, table.shun(&client, address, State::Declined, by, until))
-            } else {
-                (Happened::Released, table.release(&client, address, now))
-            };
-            if ended.is_some() {
-                any = true;
-                self.server.wait_no_more(address);
-            }
-            self.server.note(happened, ended);
+        for address in named {
+            any |= lending.decline(&client, address, self.now).is_some();
         }
         any
     }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use etherparse::{IpHeaders, Ipv4Header, Ipv6Header, PacketBuilder, PacketBuilderStep};
 use ipnet::IpNet;
+use portolan_dhcp::lending::PROBE_GAP;
 use portolan_nat::sockets::host::{
     Accepted, Complaint, Failure, Host, Incoming, Outgoing, Ready, SendRoom, SocketId,
 };
@@ -412,6 +413,14 @@ impl Bench {
     /// Lets time pass until then, and does what is due.
     pub fn pass_until(&mut self, then: Time) -> Vec<(u32, Vec<u8>)> {
         self.pass(then.since(self.now))
+    }
+
+    /// Lets time pass until an address that was just asked for on the wire is known to be free: it is asked for twice more, of as
+    /// many. What leaves then.
+    pub fn wait_for_answers(&mut self) -> Vec<(u32, Vec<u8>)> {
+        let again = self.pass(PROBE_GAP);
+        assert_eq!(receivers(&self.pass(PROBE_GAP)), receivers(&again));
+        self.pass(PROBE_GAP)
     }
 
     fn turn(

@@ -3,6 +3,8 @@
 use dhcproto::v4::{Decodable, Decoder, DhcpOption, Message, OptionCode};
 use proptest::prelude::*;
 
+use crate::lending::{Happened, PROBE_GAP, PROBE_WAIT};
+
 use super::*;
 
 mod life;
@@ -31,7 +33,7 @@ fn spec() -> Dhcp4 {
 
 fn server() -> Server {
     let mut server = Server::new(spec());
-    server.attach(1, ENDPOINT, vec![ip(100)]);
+    server.lending.attach(1, ENDPOINT, vec![ip(100)]);
     server
 }
 
@@ -73,9 +75,21 @@ fn after_probe(server: &mut Server, bytes: &[u8], now: Duration) -> Reply {
     if let Some(reply) = server.receive(bytes, origin(2), now).unwrap() {
         return reply;
     }
-    server.next_probe().expect("an address is asked for");
-    assert_eq!(server.run_out(now + PROBE_WAIT - at(1)), None);
-    server.run_out(now + PROBE_WAIT).unwrap()
+    let [(when, reply)] = <[_; 1]>::try_from(unanswered(server, now)).unwrap();
+    assert_eq!(when, now + PROBE_WAIT);
+    reply
+}
+
+/// What is said, and when, where nobody answers for any address that is asked for from now on.
+fn unanswered(server: &mut Server, now: Duration) -> Vec<(Duration, Reply)> {
+    let mut said = Vec::new();
+    let mut at = now;
+    while at <= now + 2 * PROBE_WAIT {
+        said.extend(std::iter::from_fn(|| server.run_out(at)).map(|reply| (at, reply)));
+        while server.lending.next_probe(at).is_some() {}
+        at = server.lending.next_timeout().unwrap_or(Duration::MAX);
+    }
+    said
 }
 
 #[test]
@@ -140,7 +154,7 @@ fn all_options_have_the_form_that_their_rfcs_give_them() {
 #[test]
 fn a_network_that_leads_nowhere_tells_of_no_router() {
     let mut server = Server::new(Dhcp4 { leads_out: false, ..spec() });
-    server.attach(1, ENDPOINT, vec![ip(100)]);
+    server.lending.attach(1, ENDPOINT, vec![ip(100)]);
     let discover = message(ENDPOINT, 1, &[(55, &ALL)]);
     let reply = read(&server.receive(&discover, origin(1), at(0)).unwrap().unwrap());
     assert!(!reply.opts().contains(OptionCode::Router));
@@ -152,7 +166,7 @@ fn a_network_that_leads_nowhere_tells_of_no_router() {
 fn a_reply_is_no_longer_than_its_client_takes() {
     let search: Vec<_> = (0..40).map(|number| format!("a-rather-long-name-{number}.lan")).collect();
     let mut server = Server::new(Dhcp4 { search, ..spec() });
-    server.attach(1, ENDPOINT, vec![ip(100)]);
+    server.lending.attach(1, ENDPOINT, vec![ip(100)]);
     for (size, told) in
         [(None, false), (Some(300_u16), false), (Some(1200), false), (Some(1400), true)]
     {
@@ -171,7 +185,7 @@ fn a_reply_is_no_longer_than_its_client_takes() {
 #[test]
 fn where_a_reply_goes_follows_the_rules_of_rfc_2131() {
     let mut server = Server::new(Dhcp4 { relay: true, ..spec() });
-    server.attach(1, ENDPOINT, vec![ip(100)]);
+    server.lending.attach(1, ENDPOINT, vec![ip(100)]);
     let goes =
         |server: &mut Server, kind, options: &[(u8, &[u8])], change: &dyn Fn(&mut Vec<u8>)| {
             let mut bytes = message(ENDPOINT, kind, options);
@@ -228,7 +242,7 @@ fn a_client_that_is_in_a_hurry_gets_its_lease_with_two_messages() {
     let reply = read(&after_probe(&mut server, &discover, at(0)));
     assert_eq!(reply.opts().msg_type(), Some(MessageType::Ack));
     assert!(reply.opts().contains(OptionCode::RapidCommit));
-    let given = server.take_changes();
+    let given = server.lending.take_changes();
     assert_eq!((given.len(), given[0].happened), (1, Happened::Given));
     assert_eq!(given[0].lease.address, reply.yiaddr());
 }
@@ -275,7 +289,7 @@ fn who_turns_offers_down_without_end_has_the_wire_asked_once_for_each_address() 
         let discover = message(ME, 1, &[(61, &name)]);
         let elsewhere = message(ME, 3, &[(61, &name), (54, &[192, 168, 7, 2])]);
         _ = server.receive(&discover, origin(2), at(0));
-        asked += std::iter::from_fn(|| server.next_probe()).count();
+        asked += std::iter::from_fn(|| server.lending.next_probe(at(0))).count();
         assert_eq!(server.receive(&elsewhere, origin(2), at(0)), Ok(None));
     }
     assert_eq!(asked, 11, "half of the pool");
@@ -288,28 +302,63 @@ fn after_a_restart_whoever_was_heard_at_an_address_keeps_it_though_others_were_o
         let mut server = server();
         let discover = message(ME, 1, &[(50, &ip(15).octets())]);
         assert_eq!(server.receive(&discover, origin(2), at(0)), Ok(None));
-        assert_eq!(server.next_probe(), Some(ip(15)));
+        assert_eq!(server.lending.next_probe(at(0)), Some(ip(15)));
         let mut renew = message(OLD, 3, &[]);
         renew[12..16].copy_from_slice(&ip(15).octets());
         let old = Origin { hardware: OLD, ..origin(3) };
         if speaks {
-            server.heard(ip(15), 3, OLD, at(1));
+            server.lending.heard(ip(15), 3, OLD, at(1));
         } else {
             assert_eq!(server.receive(&renew, old, at(1)), Ok(None), "it is not settled yet");
         }
         assert_eq!(server.run_out(at(1)), None, "another one is looked for");
-        assert!(server.next_probe().is_some_and(|other| other != ip(15)));
+        assert!(server.lending.next_probe(at(1)).is_some_and(|other| other != ip(15)));
         let elsewhere = server.receive(&renew, origin(4), at(2)).unwrap().unwrap();
         assert_eq!(read(&elsewhere).opts().msg_type(), Some(MessageType::Nak));
         assert_eq!(server.receive(&renew, old, at(2)), Ok(None));
-        assert_eq!(server.next_probe(), Some(ip(15)), "others may be there, too");
-        let offer = server.run_out(at(1) + PROBE_WAIT).unwrap();
+        assert_eq!(server.lending.next_probe(at(2)), Some(ip(15)), "others may be there, too");
+        let said = unanswered(&mut server, at(2));
+        let [(first, offer), (second, ack)] = <[_; 2]>::try_from(said).unwrap();
+        assert_eq!((first, second), (at(1) + PROBE_WAIT, at(2) + PROBE_WAIT));
         assert_ne!(read(&offer).yiaddr(), ip(15));
-        let ack = server.run_out(at(2) + PROBE_WAIT).unwrap();
         let told = (read(&ack).opts().msg_type(), read(&ack).yiaddr());
         assert_eq!(told, (Some(MessageType::Ack), ip(15)));
         assert_eq!(server.rows(None, 9)[0].client.hardware, OLD);
     }
+}
+
+#[test]
+fn an_address_is_asked_for_three_times_and_any_answer_keeps_it_from_others() {
+    let discover = message(ME, 1, &[(50, &ip(15).octets())]);
+    for answered in 0..3 {
+        let mut server = server();
+        assert_eq!(server.receive(&discover, origin(2), at(0)), Ok(None));
+        for asked in 0..=answered {
+            let now = PROBE_GAP * asked;
+            assert_eq!(server.run_out(now), None);
+            assert_eq!(server.lending.next_probe(now), Some(ip(15)));
+            assert_eq!(server.lending.next_probe(now), None, "one after the other");
+            assert_eq!(server.lending.next_timeout(), Some(now + PROBE_GAP));
+        }
+        let last = PROBE_GAP * (answered + 1) - Duration::from_nanos(1);
+        server.lending.heard(ip(15), 3, [2, 6, 6, 6, 6, 6], last);
+        let said = unanswered(&mut server, last);
+        assert_eq!((said.len(), said[0].0), (1, last + PROBE_WAIT), "another one is asked for");
+        assert_ne!(read(&said[0].1).yiaddr(), ip(15));
+    }
+}
+
+#[test]
+fn a_question_that_nobody_fetches_to_send_it_is_waited_for() {
+    let mut server = server();
+    let discover = message(ME, 1, &[(50, &ip(15).octets())]);
+    assert_eq!(server.receive(&discover, origin(2), at(0)), Ok(None));
+    assert_eq!(server.run_out(at(900)), None);
+    assert_eq!(server.lending.next_timeout(), Some(at(0)), "it is overdue");
+    assert_eq!(server.lending.next_probe(at(900)), Some(ip(15)));
+    assert_eq!(server.run_out(at(5000)), None, "the second one is due");
+    let said = unanswered(&mut server, at(5000));
+    assert_eq!((said.len(), said[0].0), (1, at(5000) + 2 * PROBE_GAP));
 }
 
 #[test]
@@ -318,16 +367,15 @@ fn a_port_that_answers_for_everything_is_believed_for_half_of_the_pool() {
     let discover = message(ME, 1, &[]);
     assert_eq!(server.receive(&discover, origin(2), at(0)), Ok(None));
     let mut asked = 0;
-    while let Some(address) = server.next_probe() {
+    while let Some(address) = server.lending.next_probe(at(0)) {
         asked += 1;
-        server.heard(address, 3, [2, 6, 6, 6, 6, 6], at(0));
+        server.lending.heard(address, 3, [2, 6, 6, 6, 6, 6], at(0));
         assert_eq!(server.run_out(at(0)), None);
     }
     assert_eq!(asked, 12, "the last one is not believed");
-    assert_eq!(
-        read(&server.run_out(PROBE_WAIT).unwrap()).opts().msg_type(),
-        Some(MessageType::Offer)
-    );
+    let said = unanswered(&mut server, at(0));
+    assert_eq!(said.len(), 1);
+    assert_eq!(read(&said[0].1).opts().msg_type(), Some(MessageType::Offer));
 }
 
 #[test]
@@ -337,7 +385,7 @@ fn an_endpoint_that_declines_its_own_address_keeps_it_and_is_told_of() {
     for millis in 0..200 {
         assert_eq!(server.receive(&decline, origin(1), at(millis)), Ok(None));
     }
-    let changes = server.take_changes();
+    let changes = server.lending.take_changes();
     let happened: Vec<_> = changes.iter().map(|c| (c.happened, c.lease.address)).collect();
     assert_eq!(happened, [(Happened::Declined, ip(100)); 2], "no more than ten times a second");
     let discover = message(ENDPOINT, 1, &[]);
@@ -364,16 +412,16 @@ fn a_port_that_takes_leases_and_gives_them_back_without_end_is_slowed_down() {
     let mut release = message(ME, 7, &[]);
     release[12..16].copy_from_slice(&ip(12).octets());
     after_probe(&mut server, &request, at(0));
-    for millis in 600..1600 {
+    for millis in 1000..2000 {
         assert_eq!(server.receive(&release, origin(2), at(millis)), Ok(None));
-        let changes = server.take_changes();
+        let changes = server.lending.take_changes();
         ended += changes.iter().filter(|change| change.happened == Happened::Released).count();
         let reply = server.receive(&request, origin(2), at(millis)).unwrap().unwrap();
         assert_eq!(read(&reply).yiaddr(), ip(12));
     }
     assert_eq!(ended, 10);
     request[28] = 4;
-    let other = read(&server.receive(&request, origin(3), at(1600)).unwrap().unwrap());
+    let other = read(&server.receive(&request, origin(3), at(2000)).unwrap().unwrap());
     assert_eq!(other.opts().msg_type(), Some(MessageType::Nak));
 }
 
@@ -429,14 +477,14 @@ fn what_no_client_may_say_is_malformed() {
 /// Holds whatever is answered to be a message that its client takes.
 fn sound(server: &mut Server, bytes: &[u8], now: Duration) {
     let reply = server.receive(bytes, origin(2), now).ok().flatten();
-    while server.next_probe().is_some() {}
+    while server.lending.next_probe(now).is_some() {}
     let later = std::iter::from_fn(|| server.run_out(now));
     for reply in reply.into_iter().chain(later) {
         assert!((300..=2048).contains(&reply.message.len()));
         assert_eq!(reply.message[0], 2);
         assert!(read(&reply).opts().contains(OptionCode::ServerIdentifier));
     }
-    server.take_changes();
+    server.lending.take_changes();
 }
 
 proptest! {
@@ -448,7 +496,7 @@ proptest! {
         ),
     ) {
         let mut server = Server::new(Dhcp4 { relay: true, ..spec() });
-        server.attach(1, ENDPOINT, vec![ip(100)]);
+        server.lending.attach(1, ENDPOINT, vec![ip(100)]);
         for (number, (relayed, kind, options, cut)) in messages.into_iter().enumerate() {
             let mut bytes = message(ME, kind, &[]);
             bytes.pop();

@@ -5,6 +5,8 @@ use std::fmt::Write as _;
 use dhcproto::v6::{self as wire, Decodable, DhcpOption, DhcpOptions};
 use proptest::prelude::*;
 
+use crate::lending::{Happened, PROBE_GAP, PROBE_WAIT};
+
 use super::*;
 
 const MAC: [u8; 6] = [2, 0, 0, 0, 0, 9];
@@ -33,7 +35,7 @@ fn spec() -> Dhcp6 {
 /// A server that has an endpoint with two addresses at port 1.
 fn server() -> Server {
     let mut server = Server::new(spec(), [2, 0, 0, 0, 0, 1]);
-    server.attach(1, MAC, vec![ip(0x100), ip(0x101)]);
+    server.lending.attach(1, MAC, vec![ip(0x100), ip(0x101)]);
     server
 }
 
@@ -132,22 +134,40 @@ fn ask(server: &mut Server, from: Origin, message: &[u8], now: Duration) -> Stri
 fn ask_patiently(server: &mut Server, from: Origin, message: &[u8], now: Duration) -> String {
     match ask(server, from, message, now).as_str() {
         "nothing" => {
-            probes(server);
-            let reply = server.run_out(now + PROBE_WAIT);
-            reply.map_or("nothing".into(), |reply| line(&reply.message))
+            let said = unanswered(server, now);
+            said.first().map_or("nothing".into(), |(_, reply)| line(&reply.message))
         }
         told => told.into(),
     }
 }
 
-/// The addresses that are to be asked for, the last one first.
-fn probes(server: &mut Server) -> Vec<Ipv6Addr> {
-    std::iter::from_fn(|| server.next_probe()).collect()
+/// The addresses that are to be asked for now.
+fn probes(server: &mut Server, now: Duration) -> Vec<Ipv6Addr> {
+    std::iter::from_fn(|| server.lending.next_probe(now)).collect()
+}
+
+/// What is said, and when, where nobody answers for any address that is asked for from now on.
+fn unanswered(server: &mut Server, now: Duration) -> Vec<(Duration, Reply)> {
+    let mut said = Vec::new();
+    let mut at = now;
+    while at <= now + 2 * PROBE_WAIT {
+        said.extend(std::iter::from_fn(|| server.run_out(at)).map(|reply| (at, reply)));
+        probes(server, at);
+        at = server.lending.next_timeout().unwrap_or(Duration::MAX);
+    }
+    said
+}
+
+/// As [`unanswered`], where one thing is said, after as long as it takes to be sure.
+fn only(server: &mut Server, now: Duration) -> Reply {
+    let [(when, reply)] = <[_; 1]>::try_from(unanswered(server, now)).unwrap();
+    assert_eq!(when, now + PROBE_WAIT);
+    reply
 }
 
 /// What happened to which addresses.
 fn changes(server: &mut Server) -> Vec<(Happened, Ipv6Addr)> {
-    server.take_changes().into_iter().map(|c| (c.happened, c.lease.address)).collect()
+    server.lending.take_changes().into_iter().map(|c| (c.happened, c.lease.address)).collect()
 }
 
 #[test]
@@ -169,10 +189,11 @@ fn an_endpoint_is_told_its_own_addresses_whatever_it_calls_itself() {
     let ended = "ia7(1500,2400)[ fd00::100 3000/4000 fd00::101 3000/4000 fd00::10 0/0]";
     assert_eq!(ask(&mut server, endpoint(), &renew, at(0)), format!("Reply {ended}"));
     let rows = server.rows(None, 9);
-    assert_eq!((rows.len(), rows[0].address, rows[0].until), (1, ip(0x100), None));
+    let listed: Vec<_> = rows.iter().map(|row| (row.address, row.until)).collect();
+    assert_eq!(listed, [(ip(0x100), None), (ip(0x101), None)]);
     assert_eq!(&*rows[0].client.name, DUID);
     assert_eq!(changes(&mut server), []);
-    assert_eq!((server.next_timeout(), server.bound()), (None, 0));
+    assert_eq!((server.lending.next_timeout(), server.lending.bound()), (None, 0));
 }
 
 #[test]
@@ -187,11 +208,11 @@ fn an_endpoint_has_its_addresses_in_one_association() {
 fn a_stranger_is_lent_an_address_that_nobody_answers_for() {
     let mut server = server();
     assert_eq!(ask(&mut server, stranger(2), &solicit(1), at(0)), "nothing");
-    let probed = probes(&mut server);
+    let probed = probes(&mut server, at(0));
     assert_eq!(probed.len(), 1);
-    assert_eq!(server.next_timeout(), Some(PROBE_WAIT));
+    assert_eq!(server.lending.next_timeout(), Some(PROBE_GAP));
     assert_eq!(server.run_out(at(0)), None, "too early");
-    let reply = server.run_out(PROBE_WAIT).unwrap();
+    let reply = only(&mut server, at(0));
     assert_eq!(reply.to, stranger(2));
     let lent = format!("ia1(1500,2400)[ {} 3000/4000]", probed[0]);
     assert_eq!(line(&reply.message), format!("Advertise {lent} preference=255"));
@@ -201,27 +222,27 @@ fn a_stranger_is_lent_an_address_that_nobody_answers_for() {
     let renew = to_us(kind::RENEW, ia(1, &probed));
     assert_eq!(ask(&mut server, stranger(2), &renew, at(2000)), format!("Reply {lent}"));
     assert_eq!(changes(&mut server), [(Happened::Renewed, probed[0])]);
-    assert_eq!(server.next_timeout(), Some(at(6000)));
+    assert_eq!(server.lending.next_timeout(), Some(at(6000)));
     let rows = server.rows(None, 9);
     assert_eq!((rows.len(), rows[0].until), (1, Some(at(6000))));
     assert_eq!(&*rows[0].client.name, DUID);
     assert_eq!(server.run_out(at(6000)), None);
     assert_eq!(changes(&mut server), [(Happened::Ended, probed[0])]);
-    assert_eq!(server.next_timeout(), None);
+    assert_eq!(server.lending.next_timeout(), None);
 }
 
 #[test]
 fn an_address_that_somebody_answers_for_is_lent_to_nobody() {
     let mut server = server();
     ask(&mut server, stranger(2), &solicit(1), at(0));
-    let [taken] = probes(&mut server)[..] else { panic!("one is asked for") };
-    server.heard(taken, 2, stranger(2).hardware, at(0));
-    assert_eq!(server.next_timeout(), Some(PROBE_WAIT), "its own voice does not count");
-    server.heard(taken, 3, [2, 6, 6, 6, 6, 6], at(0));
+    let [taken] = probes(&mut server, at(0))[..] else { panic!("one is asked for") };
+    server.lending.heard(taken, 2, stranger(2).hardware, at(0));
+    assert_eq!(server.lending.next_timeout(), Some(PROBE_GAP), "its own voice does not count");
+    server.lending.heard(taken, 3, [2, 6, 6, 6, 6, 6], at(0));
     assert_eq!(server.run_out(at(0)), None);
-    let [other] = probes(&mut server)[..] else { panic!("another one is asked for") };
+    let [other] = probes(&mut server, at(0))[..] else { panic!("another one is asked for") };
     assert_ne!(other, taken);
-    let reply = server.run_out(PROBE_WAIT).unwrap();
+    let reply = only(&mut server, at(0));
     let lent = format!("Advertise ia1(1500,2400)[ {other} 3000/4000] preference=255");
     assert_eq!(line(&reply.message), lent);
 }
@@ -246,13 +267,13 @@ fn several_associations_of_a_stranger_get_an_address_each() {
     let mut server = server();
     let two = message(kind::SOLICIT, &[client_id(), ia(1, &[]), ia(2, &[ip(0x1f)]), wanting(&[])]);
     assert_eq!(ask(&mut server, stranger(2), &two, at(0)), "nothing");
-    let probed = probes(&mut server);
-    assert_eq!((probed.len(), probed[0]), (2, ip(0x1f)), "what it wants is free");
-    let reply = server.run_out(PROBE_WAIT).unwrap();
+    let probed = probes(&mut server, at(0));
+    assert_eq!((probed.len(), probed[1]), (2, ip(0x1f)), "what it wants is free");
+    let said = unanswered(&mut server, at(0));
+    let [(PROBE_WAIT, reply)] = &said[..] else { panic!("one answer to one question: {said:?}") };
     let lent = |id, address| format!("ia{id}(1500,2400)[ {address} 3000/4000]");
-    let both = format!("{} {}", lent(1, probed[1]), lent(2, probed[0]));
+    let both = format!("{} {}", lent(1, probed[0]), lent(2, probed[1]));
     assert_eq!(line(&reply.message), format!("Advertise {both} preference=255"));
-    assert_eq!(server.run_out(PROBE_WAIT), None, "one answer to one question");
 }
 
 #[test]
@@ -285,9 +306,9 @@ fn after_a_restart_who_renews_goes_on_unless_somebody_else_has_the_address() {
         let mut server = server();
         let keep = message(kind, &[head, vec![ia(1, &[ip(0x15)]), wanting(&[])]].concat());
         assert_eq!(ask(&mut server, stranger(2), &keep, at(0)), "nothing");
-        assert_eq!(probes(&mut server), [ip(0x15)]);
-        server.heard(ip(0x15), 2, stranger(2).hardware, at(0));
-        let reply = server.run_out(PROBE_WAIT).unwrap();
+        assert_eq!(probes(&mut server, at(0)), [ip(0x15)]);
+        server.lending.heard(ip(0x15), 2, stranger(2).hardware, at(0));
+        let reply = only(&mut server, at(0));
         assert_eq!(line(&reply.message), "Reply ia1(1500,2400)[ fd00::15 3000/4000]");
         assert_eq!(changes(&mut server), [(Happened::Given, ip(0x15))]);
         let from_elsewhere = ask_patiently(&mut server, stranger(3), &keep, at(1));
@@ -296,7 +317,7 @@ fn after_a_restart_who_renews_goes_on_unless_somebody_else_has_the_address() {
     let mut server = server();
     let keep = to_us(kind::RENEW, ia(1, &[ip(0x15)]));
     ask(&mut server, stranger(2), &keep, at(0));
-    server.heard(ip(0x15), 3, [2, 6, 6, 6, 6, 6], at(0));
+    server.lending.heard(ip(0x15), 3, [2, 6, 6, 6, 6, 6], at(0));
     let reply = server.run_out(at(0)).unwrap();
     assert_eq!(line(&reply.message), "Reply ia1(0,0)[ fd00::15 0/0]");
     let unknown = to_us(kind::RENEW, ia(1, &[]));
@@ -310,20 +331,19 @@ fn after_a_restart_whoever_was_heard_at_an_address_keeps_it_though_others_were_o
         let mut server = server();
         let wants = message(kind::SOLICIT, &[client_id(), ia(1, &[ip(0x15)])]);
         assert_eq!(ask(&mut server, stranger(2), &wants, at(0)), "nothing");
-        assert_eq!(probes(&mut server), [ip(0x15)]);
+        assert_eq!(probes(&mut server, at(0)), [ip(0x15)]);
         let renew = message(kind::REBIND, &[client_id(), ia(1, &[ip(0x15)]), wanting(&[])]);
         if speaks {
-            server.heard(ip(0x15), 3, old.hardware, at(0));
+            server.lending.heard(ip(0x15), 3, old.hardware, at(0));
         } else {
             assert_eq!(ask(&mut server, old, &renew, at(0)), "nothing", "it is not settled yet");
         }
         assert_eq!(server.run_out(at(0)), None);
-        assert_eq!(probes(&mut server).len(), 1, "another one is looked for");
+        assert_eq!(probes(&mut server, at(0)).len(), 1, "another one is looked for");
         assert_eq!(ask(&mut server, old, &renew, at(1)), "nothing");
-        assert_eq!(probes(&mut server), [ip(0x15)], "others may be there, too");
-        let reply = server.run_out(at(1)).unwrap();
-        assert_eq!(reply.to, stranger(2));
-        let reply = server.run_out(at(1) + PROBE_WAIT).unwrap();
+        let said = unanswered(&mut server, at(1));
+        let [(_, other), (_, reply)] = <[_; 2]>::try_from(said).unwrap();
+        assert_eq!(other.to, stranger(2));
         assert_eq!(
             (line(&reply.message), reply.to),
             ("Reply ia1(1500,2400)[ fd00::15 3000/4000]".into(), old)
@@ -370,7 +390,24 @@ fn what_is_released_is_free_and_what_is_declined_is_not() {
     assert_eq!(ask(&mut server, stranger(2), &decline, at(1)), "Reply Success");
     assert_eq!(changes(&mut server), [(Happened::Declined, first)]);
     assert_ne!(take(&mut server, 2), first);
-    assert_eq!(server.bound(), 1);
+    assert_eq!(server.lending.bound(), 1);
+}
+
+#[test]
+fn one_release_ends_all_associations_that_it_names() {
+    let mut server = server();
+    let both = [ia(1, &[ip(0x10)]), ia(2, &[ip(0x11)])].concat();
+    let rapid = [client_id(), both.clone(), option(code::RAPID_COMMIT, &[]), wanting(&[])];
+    ask_patiently(&mut server, stranger(2), &message(kind::SOLICIT, &rapid), at(0));
+    assert_eq!(server.lending.bound(), 2);
+    changes(&mut server);
+    let release = to_us(kind::RELEASE, both);
+    assert_eq!(ask(&mut server, stranger(2), &release, at(2)), "Reply Success");
+    assert_eq!(
+        changes(&mut server),
+        [(Happened::Released, ip(0x10)), (Happened::Released, ip(0x11))]
+    );
+    assert_eq!((server.lending.bound(), server.rows(None, 9)), (0, vec![]));
 }
 
 #[test]
@@ -418,7 +455,7 @@ fn a_port_that_takes_leases_and_gives_them_back_without_end_is_slowed_down() {
     ask_patiently(&mut server, stranger(2), &rapid, at(0));
     let release = to_us(kind::RELEASE, ia(1, &[ip(0x10)]));
     let mut ended = 0;
-    for millis in 600..1600 {
+    for millis in 1000..2000 {
         let now = Duration::from_millis(millis);
         ask(&mut server, stranger(2), &release, now);
         let changes = changes(&mut server);
@@ -451,12 +488,12 @@ fn options_are_told_to_whoever_wants_them() {
 #[test]
 fn a_stateless_server_tells_the_rest_and_gives_nothing() {
     let mut server = Server::new(Dhcp6 { stateful: false, ..spec() }, [2, 0, 0, 0, 0, 1]);
-    server.attach(1, MAC, vec![ip(0x100)]);
+    server.lending.attach(1, MAC, vec![ip(0x100)]);
     assert_eq!(ask(&mut server, endpoint(), &solicit(1), at(0)), "nothing");
     assert_eq!(ask(&mut server, stranger(2), &solicit(1), at(0)), "nothing");
     let inform = message(kind::INFORMATION_REQUEST, &[wanting(&[23])]);
     assert_eq!(ask(&mut server, stranger(2), &inform, at(0)), "Reply dns=[fd00::1]");
-    assert_eq!(server.next_timeout(), None);
+    assert_eq!(server.lending.next_timeout(), None);
 }
 
 #[test]
@@ -480,7 +517,7 @@ fn messages_that_are_not_for_this_server_are_discarded() {
         let named = with(kind, &[client_id(), server_id()]);
         assert_eq!(ask(&mut server, endpoint(), &named, at(0)), "nothing", "{kind}");
     }
-    assert_eq!((server.next_timeout(), server.rows(None, 9)), (None, vec![]));
+    assert_eq!((server.lending.next_timeout(), server.rows(None, 9)), (None, vec![]));
 }
 
 #[test]
@@ -499,14 +536,14 @@ fn a_flood_of_spoofed_names_stops_at_the_ports_limit_and_others_are_still_served
             refused += 1;
         }
     }
-    assert_eq!((refused, probes(&mut server).len()), (192, 8), "half of the pool");
+    assert_eq!((refused, probes(&mut server, at(0)).len()), (192, 8), "half of the pool");
     assert_eq!(ask(&mut server, stranger(3), &solicit(1), at(0)), "nothing");
-    let replies = std::iter::from_fn(|| server.run_out(PROBE_WAIT));
+    let replies = unanswered(&mut server, at(0)).into_iter().map(|(_, reply)| reply);
     let others: Vec<_> = replies.filter(|reply| reply.to == stranger(3)).collect();
     assert_eq!(others.len(), 1);
     assert!(line(&others[0].message).contains("3000/4000"));
     while server.run_out(at(31)).is_some() {}
-    assert_eq!(server.next_timeout(), None, "nothing is left of it");
+    assert_eq!(server.lending.next_timeout(), None, "nothing is left of it");
 }
 
 #[test]
@@ -526,9 +563,12 @@ fn a_port_that_goes_takes_its_leases_along() {
     ask(&mut server, stranger(2), &probed, at(0));
     let [(Happened::Given, lent)] = changes(&mut server)[..] else { panic!("one is lent") };
     ask(&mut server, stranger(2), &solicit(2), at(0));
-    server.detach(2);
+    server.lending.detach(2);
     assert_eq!(changes(&mut server), [(Happened::Ended, lent)]);
-    assert_eq!((probes(&mut server), server.next_timeout(), server.bound()), (vec![], None, 0));
+    assert_eq!(
+        (probes(&mut server, at(0)), server.lending.next_timeout(), server.lending.bound()),
+        (vec![], None, 0)
+    );
 }
 
 #[test]
@@ -537,8 +577,8 @@ fn the_first_label_of_a_clients_name_is_its_hostname() {
     let fqdn = option(code::FQDN, b"\x01\x06Laptop\x04home\x00");
     let ask_for = message(kind::SOLICIT, &[client_id(), option(14, &[]), ia(1, &[]), fqdn]);
     assert_eq!(server.receive(&ask_for, stranger(2), at(0)), Ok(None));
-    server.run_out(PROBE_WAIT).unwrap();
-    let change = server.take_changes().remove(0);
+    only(&mut server, at(0));
+    let change = server.lending.take_changes().remove(0);
     assert_eq!(change.lease.client.hostname.as_deref(), Some("laptop"));
 }
 
@@ -566,6 +606,7 @@ fn messages_cut_off_anywhere_repeated_and_out_of_order_upset_nothing() {
             }
         }
         server.run_out(now(n));
+        probes(&mut server, now(n));
     }
     // What ends within an option, or within one in an association, is no message.
     let solicit = message(kind::SOLICIT, &[client_id(), ia(1, &[ip(0x100)])]);
@@ -595,7 +636,7 @@ fn more_than_any_host_has_to_say_is_not_listened_to() {
 fn the_longest_answer_fits_a_packet_of_any_link() {
     let mut server = server();
     let own = (0..40).map(|n| ip(0x200 + n)).collect();
-    server.attach(1, MAC, own);
+    server.lending.attach(1, MAC, own);
     let search = (0..99).map(|n| format!("{}{n}.example", "x".repeat(40))).collect();
     server.spec.search = search;
     let duid = option(code::CLIENT_ID, &[7; 130]);

@@ -7,8 +7,9 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use portolan_dhcp::lending::PROBE_WAIT;
 use portolan_dhcp::service::Dhcp4;
-use portolan_dhcp::v4::{Origin, PROBE_WAIT, Reply, Server};
+use portolan_dhcp::v4::{Origin, Reply, Server};
 
 /// Strangers behind one port: as many as one may have leases for.
 const BEHIND_PORT: u32 = 64;
@@ -79,9 +80,14 @@ fn main() -> ExitCode {
             eprintln!("client {number} is refused");
         }
     }
-    let probes = std::iter::from_fn(|| server.next_probe()).count();
-    now += PROBE_WAIT;
-    let offers: Vec<Reply> = std::iter::from_fn(|| server.run_out(now)).collect();
+    let (mut offers, mut probes) = (Vec::<Reply>::new(), 0);
+    let end = now + PROBE_WAIT;
+    while now <= end {
+        offers.extend(std::iter::from_fn(|| server.run_out(now)));
+        probes += std::iter::from_fn(|| server.lending.next_probe(now)).count();
+        now = server.lending.next_timeout().unwrap_or(Duration::MAX);
+    }
+    now = end;
     let mut addresses = vec![Ipv4Addr::UNSPECIFIED; offers.len()];
     for offer in &offers {
         let number = offer.message.get(4..8).and_then(|xid| <[u8; 4]>::try_from(xid).ok());
@@ -95,7 +101,7 @@ fn main() -> ExitCode {
         }
     }
     let leased = cpu() - begin;
-    server.take_changes();
+    server.lending.take_changes();
     now += Duration::from_secs(1800);
     let begin = cpu();
     let mut renewed = 0;

@@ -50,7 +50,7 @@ impl Call<'_, '_, '_> {
         let wanted = address_at(&message, 24);
         if let Some(server) = self.asker.services.dhcp4_mut() {
             let hardware = bytes_at(&message, 8).unwrap_or_default();
-            server.heard(sender, self.asker.port.id().0, hardware, moment(self.now));
+            server.lending.heard(sender, self.asker.port.id().0, hardware, moment(self.now));
         }
         let net = self.gateway.v4.iter().find(|net| net.addr() == wanted);
         let near = net.is_some_and(|net| net.contains(&sender)) || sender.is_unspecified();

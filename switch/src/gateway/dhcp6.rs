@@ -70,7 +70,7 @@ impl Gateway {
         }
         // Behind the rest, of which questions may come: where an address is somebody's, another one is asked for.
         while turn.frames.has_room(ROOM)
-            && let Some(address) = server.next_probe()
+            && let Some(address) = server.lending.next_probe(moment(now))
         {
             shared.for_all.extend(ndp::solicit(self.mac, own, address, turn.frames));
         }

@@ -110,7 +110,7 @@ impl Call<'_, '_, '_> {
     pub(super) fn neighbor_advert(&mut self, address: Ipv6Addr) {
         let (port, hardware, now) = (self.asker.port.id().0, self.asker.mac.0, moment(self.now));
         if let Some(server) = self.asker.services.dhcp6_mut() {
-            server.heard(address, port, hardware, now);
+            server.lending.heard(address, port, hardware, now);
         }
     }
 

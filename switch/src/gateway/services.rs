@@ -7,9 +7,9 @@ use std::net::IpAddr;
 use std::time::Duration;
 
 use portolan_dhcp::dns::zone::Lodger;
-use portolan_dhcp::lease::{Address, Client, Row};
-use portolan_dhcp::v4::{self, Happened};
-use portolan_dhcp::v6;
+use portolan_dhcp::lease::{Address, Row};
+use portolan_dhcp::lending::{Change, Happened};
+use portolan_dhcp::{v4, v6};
 use portolan_nat::inside::Zone;
 
 use crate::command::{Dhcp4, Dhcp6, Event, LeaseChange, LeaseRow, PortSpec, ServiceSpec};
@@ -49,14 +49,14 @@ impl Services {
                 IpAddr::V4(address) => Some(*address),
                 IpAddr::V6(_) => None,
             });
-            server.attach(spec.id.0, spec.mac.0, own.collect());
+            server.lending.attach(spec.id.0, spec.mac.0, own.collect());
         }
         if let Some(server) = &mut self.dhcp6 {
             let own = spec.addresses.iter().filter_map(|address| match address {
                 IpAddr::V6(address) => Some(*address),
                 IpAddr::V4(_) => None,
             });
-            server.attach(spec.id.0, spec.mac.0, own.collect());
+            server.lending.attach(spec.id.0, spec.mac.0, own.collect());
         }
     }
 
@@ -66,10 +66,10 @@ impl Services {
             adverts.detach(port);
         }
         if let Some(server) = &mut self.dhcp4 {
-            server.detach(port.0);
+            server.lending.detach(port.0);
         }
         if let Some(server) = &mut self.dhcp6 {
-            server.detach(port.0);
+            server.lending.detach(port.0);
         }
     }
 
@@ -102,14 +102,10 @@ impl Services {
         now: Time,
     ) {
         let mut settling = Settling { network, neighbors, shared, now };
-        for change in self.dhcp4.iter_mut().flat_map(v4::Server::take_changes) {
-            let lease = change.lease;
-            settling.settle(change.happened, &lease.client, lease.address.into());
-        }
-        for change in self.dhcp6.iter_mut().flat_map(v6::Server::take_changes) {
-            let lease = change.lease;
-            settling.settle(change.happened, &lease.client, lease.address.into());
-        }
+        let dhcp4 = self.dhcp4.iter_mut().flat_map(|server| server.lending.take_changes());
+        dhcp4.for_each(|change| settling.settle(change));
+        let dhcp6 = self.dhcp6.iter_mut().flat_map(|server| server.lending.take_changes());
+        dhcp6.for_each(|change| settling.settle(change));
     }
 
     /// Its router advertisements, where it has any.
@@ -125,15 +121,15 @@ impl Services {
     /// When something is due next.
     pub(crate) fn next_timeout(&self) -> Option<Time> {
         let adverts = self.adverts().and_then(Adverts::next_timeout);
-        let dhcp4 = self.dhcp4().and_then(v4::Server::next_timeout).map(time);
-        let dhcp6 = self.dhcp6().and_then(v6::Server::next_timeout).map(time);
+        let dhcp4 = self.dhcp4().and_then(|server| server.lending.next_timeout()).map(time);
+        let dhcp6 = self.dhcp6().and_then(|server| server.lending.next_timeout()).map(time);
         [adverts, dhcp4, dhcp6].into_iter().flatten().min()
     }
 
     /// How many leases strangers have.
     pub(crate) fn lease_count(&self) -> usize {
-        let v4 = self.dhcp4().map_or(0, v4::Server::bound);
-        v4 + self.dhcp6().map_or(0, v6::Server::bound)
+        let v4 = self.dhcp4().map_or(0, |server| server.lending.bound());
+        v4 + self.dhcp6().map_or(0, |server| server.lending.bound())
     }
 
     /// At most `limit` leases behind `after`, in order of address: those of IPv4 come first.
@@ -172,7 +168,9 @@ struct Settling<'s> {
 }
 
 impl Settling<'_> {
-    fn settle(&mut self, happened: Happened, client: &Client, address: IpAddr) {
+    fn settle<A: Address + Into<IpAddr>>(&mut self, change: Change<A>) {
+        let (happened, client) = (change.happened, &change.lease.client);
+        let address = change.lease.address.into();
         let (port, mac) = (PortId(client.port), MacAddr(client.hardware));
         let (zone, names) = (zone_key(self.network), &mut self.shared.names);
         let forgotten = if matches!(happened, Happened::Given | Happened::Renewed) {

@@ -52,7 +52,7 @@ impl World {
         let now = Duration::from_secs(self.now);
         match self.server.receive(&bytes, origin(number), now) {
             Ok(Some(reply)) => self.deliver(&reply),
-            Ok(None) => while self.server.next_probe().is_some() {},
+            Ok(None) => while self.server.lending.next_probe(now).is_some() {},
             Err(refusal) => {
                 assert_eq!(refusal, Refusal::Exhausted);
                 self.refused += 1;
@@ -82,6 +82,7 @@ impl World {
         while let Some(reply) = self.server.run_out(Duration::from_secs(self.now)) {
             self.deliver(&reply);
         }
+        while self.server.lending.next_probe(Duration::from_secs(self.now)).is_some() {}
         for number in 0..CLIENTS {
             if let Belief::Lent(_, _, until) = self.clients[number as usize]
                 && until <= self.now
@@ -133,6 +134,6 @@ fn nobody_is_doubled_and_all_renew_though_one_message_in_five_is_lost() {
             }
             assert_eq!(matches!(then, Belief::Lent(..)), matches!(now, Belief::Lent(..)));
         }
-        assert_eq!(world.server.bound(), 253);
+        assert_eq!(world.server.lending.bound(), 253);
     }
 }

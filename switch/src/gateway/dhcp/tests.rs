@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use dhcproto::v4::{Decodable, Decoder, DhcpOption, Message, MessageType, OptionCode};
 use portolan_dhcp::service::Dhcp4;
-use portolan_dhcp::v4::PROBE_WAIT;
 
 use crate::command::{Answer, Command, Egress, Event, LeaseChange, LeaseRow, Query, ServiceSpec};
 use crate::drops::DropReason;
@@ -193,7 +192,7 @@ fn lend(bench: &mut Bench, port: u32, ask_as: &Ask) -> Ipv4Addr {
     let mut out = bench.send(port, discover.broadcast());
     if replies(&out).is_empty() {
         bench.pass(Duration::ZERO);
-        out = bench.pass(PROBE_WAIT);
+        out = bench.wait_for_answers();
     }
     let offer = only(&out);
     assert_eq!((offer.port, offer.kind()), (port, MessageType::Offer));
@@ -244,7 +243,7 @@ fn a_stranger_is_lent_an_address_that_nobody_answers_for() {
     assert_eq!(receivers(&out), [2, 3], "others hear it, as on any bridge");
     let probes = bench.pass(Duration::ZERO);
     assert_eq!(receivers(&probes), [1, 2, 3]);
-    let out = bench.pass(PROBE_WAIT);
+    let out = bench.wait_for_answers();
     let offer = only(&out);
     assert_eq!((offer.port, offer.kind()), (1, MessageType::Offer));
     assert_eq!((offer.mac, offer.to), (stranger(1), (offer.address(), 68)));
@@ -279,7 +278,7 @@ fn an_address_that_somebody_answers_for_is_not_lent() {
     assert!(bench.datapath.poll_timeout() > Some(bench.now), "all that is due is done");
     let next = Ipv4Addr::from(<[u8; 4]>::try_from(&probes[0].1[38..42]).unwrap());
     assert_ne!(next, asked);
-    let offer = only(&bench.pass(PROBE_WAIT));
+    let offer = only(&bench.wait_for_answers());
     assert_eq!((offer.kind(), offer.address()), (MessageType::Offer, next));
 }
 
@@ -341,7 +340,7 @@ fn a_stranger_keeps_its_address_through_a_restart_though_nobody_remembers_it() {
             let answer = arp(GATEWAY_MAC, who, 2, (who, address), (GATEWAY_MAC, GATEWAY_V4));
             bench.send(1, answer);
         }
-        let out = if answers == 2 { bench.pass(Duration::ZERO) } else { bench.pass(PROBE_WAIT) };
+        let out = if answers == 2 { bench.pass(Duration::ZERO) } else { bench.wait_for_answers() };
         let reply = only(&out);
         if answers == 2 {
             assert_eq!(reply.kind(), MessageType::Nak, "somebody else has it");
@@ -379,7 +378,7 @@ fn an_offer_is_free_again_when_its_client_takes_anothers() {
     let mut bench = bench(false, 1);
     bench.send(1, ask(1, stranger(1)).broadcast());
     bench.pass(Duration::ZERO);
-    let offered = only(&bench.pass(PROBE_WAIT)).address();
+    let offered = only(&bench.wait_for_answers()).address();
     let other = ask(3, stranger(1)).with(54, &[10, 0, 0, 99]).wanting(Ipv4Addr::new(10, 0, 0, 98));
     assert_eq!(bench.send(1, other.broadcast()), []);
     let ours = ask(1, stranger(2)).wanting(offered);
@@ -400,7 +399,7 @@ fn relay_agents_are_heard_where_they_are_allowed_and_of_the_subnet() {
     open.refuses(1, relayed(elsewhere).unicast(), DropReason::DhcpRelay);
     assert_eq!(open.send(1, relayed(v4(1)).unicast()), []);
     open.pass(Duration::ZERO);
-    let offer = only(&open.pass(PROBE_WAIT));
+    let offer = only(&open.wait_for_answers());
     assert_eq!((offer.kind(), offer.to, offer.mac), (MessageType::Offer, (v4(1), 67), stranger(1)));
     assert_eq!(offer.message.giaddr(), v4(1));
     assert!(offer.message.opts().contains(OptionCode::RelayAgentInformation));
@@ -473,7 +472,7 @@ fn without_a_guard_one_port_exhausts_its_own_share_alone() {
     }
     assert_eq!(bench.drops(1), [(DropReason::DhcpPortLimit, 200 - 64)]);
     bench.pass(Duration::ZERO);
-    bench.pass(PROBE_WAIT);
+    bench.wait_for_answers();
     lend(&mut bench, 2, &ask(3, stranger(1000)));
     assert_eq!(bench.drops(2), []);
     bench.pass(Duration::from_secs(31));
@@ -535,7 +534,7 @@ fn no_cut_of_a_message_and_no_repetition_upsets_the_server() {
         }
     }
     bench.pass(Duration::ZERO);
-    bench.pass(PROBE_WAIT);
+    bench.wait_for_answers();
     lend(&mut bench, 1, &ask(3, stranger(2)));
     let cut = ask(1, stranger(1)).broadcast();
     for len in 42..cut.len() {

@@ -6,7 +6,6 @@ use std::time::Duration;
 use dhcproto::v6::{Decodable, DhcpOption, Message, MessageType, OptionCode};
 use etherparse::{NetSlice, SlicedPacket, TransportSlice};
 use portolan_dhcp::service::Dhcp6;
-use portolan_dhcp::v4::PROBE_WAIT;
 use portolan_dhcp::v6::SERVERS;
 
 use super::SERVERS_MAC;
@@ -144,7 +143,7 @@ fn lend(bench: &mut Bench, port: u32, mac: MacAddr) -> Ipv6Addr {
     let mut out = bench.send(port, solicit(mac));
     if out.last().is_none_or(|(to, _)| *to != port) {
         bench.pass(Duration::ZERO);
-        out = bench.pass(PROBE_WAIT);
+        out = bench.wait_for_answers();
         assert_eq!(receivers(&out), [port]);
     }
     let (kind, addresses, status) = read(&out.last().unwrap().1, mac);
@@ -190,7 +189,7 @@ fn a_stranger_is_lent_what_nobody_on_the_link_answers_for() {
     assert!(bench.datapath.poll_timeout() > Some(bench.now), "all that is due is done");
     let other = probed(&out)[0];
     assert_ne!(other, taken);
-    let out = bench.pass(PROBE_WAIT);
+    let out = bench.wait_for_answers();
     assert_eq!(receivers(&out), [2]);
     assert_eq!(read(&out[0].1, stranger(1)).1, [other]);
     let request = message(3, stranger(1), &[other], &to_us());
@@ -243,7 +242,7 @@ fn a_flood_of_spoofed_names_ends_at_the_ports_limit() {
     for _ in 0..4 {
         bench.pass(Duration::ZERO);
     }
-    bench.pass(PROBE_WAIT);
+    bench.wait_for_answers();
     while bench.datapath.poll_timeout().is_some_and(|at| at <= bench.now) {
         bench.pass(Duration::ZERO);
     }
