@@ -1,12 +1,13 @@
-//! DHCPv4 with the clients that people have: dhclient, udhcpc and dhcpcd, in namespaces of root's that are attached bare.
+//! DHCPv4 with the clients that people have: dhclient, udhcpc and dhcpcd, in namespaces of root's that are attached bare. That
+//! systemd-networkd is another is shown in `networkd`.
 
 use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::PathBuf;
-use std::process::{Command, Stdio};
 
-use crate::harness::{Kept, Netns, World, eventually};
+use crate::bare::{Bare, leases};
+use crate::harness::{Netns, World, eventually};
 
 /// What a client is told, as it hands it to its script: written down, and the address and the way out set.
 const SCRIPT: &str = r#"#!/bin/sh
@@ -21,58 +22,30 @@ case "${reason:-$1}" in
 esac
 "#;
 
-/// A namespace that is attached without addresses.
-struct Bare {
-    netns: Netns,
-    name: &'static str,
+/// A namespace, and the script that its clients are given.
+struct Scripted {
+    bare: Bare,
     script: PathBuf,
 }
 
-impl Bare {
-    fn new(world: &World, name: &'static str, network: &str) -> Bare {
-        let netns = Netns::new(name);
-        netns.shell("ip link set lo up").ok();
-        let configure = "--driver-opt portolan.configure=off";
-        world.ok(&format!(
-            "attach --netns {} --name {name} --network {network} {configure}",
-            netns.path()
-        ));
-        assert_eq!(netns.shell("ip -4 -o addr show dev eth0").ok(), "", "the wire comes bare");
-        netns.shell("ip link set eth0 up").ok();
+impl Scripted {
+    fn new(world: &World, name: &'static str, network: &str) -> Scripted {
+        let bare = Bare::new(world, name, network);
         let script = world.path(&format!("{name}.sh"));
         fs::write(&script, SCRIPT).unwrap();
         fs::set_permissions(&script, fs::Permissions::from_mode(0o755)).unwrap();
-        Bare { netns, name, script }
+        Scripted { bare, script }
     }
 
-    /// A client that stays, with these words.
-    fn client(&self, line: &str) -> Kept {
-        let mut command = Command::new("ip");
-        command.args(["netns", "exec", self.netns.name()]).args(line.split_whitespace());
-        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-        Kept::spawn(command)
-    }
-
-    /// What the client's script was told for this reason, once it was.
+    /// What the script was told for this reason, once it was.
     fn told(&self, reason: &str) -> BTreeMap<String, String> {
         let path = PathBuf::from(format!("{}.{reason}", self.script.display()));
-        eventually(&format!("{} is told {reason}", self.name), 30, || path.exists());
+        eventually(&format!("{} is told {reason}", self.bare.name), 30, || path.exists());
         let text = fs::read_to_string(&path).unwrap();
         fs::remove_file(&path).unwrap();
         let pairs = text.lines().filter_map(|line| line.split_once('='));
         pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
     }
-
-    /// Its way to the gateway, by name and by echo.
-    fn reaches_the_gateway(&self, gateway: &str) {
-        self.netns.shell(&format!("ping -q -c 1 -W 2 {gateway}")).ok();
-        self.netns.shell(&format!("arping -q -c 1 -w 2 -I eth0 {gateway}")).ok();
-    }
-}
-
-/// The rows of `leases` of a network.
-fn leases(world: &World, network: &str) -> Vec<serde_json::Value> {
-    world.json(&format!("leases {network} --format json")).as_array().unwrap().clone()
 }
 
 fn app() -> World {
@@ -84,7 +57,7 @@ fn app() -> World {
 #[test]
 fn dhclient_gets_the_endpoints_address_renews_it_and_gives_it_back() {
     let world = app();
-    let guest = Bare::new(&world, "dhclient", "app");
+    let guest = Scripted::new(&world, "dhclient", "app");
     let address = world.address("dhclient", "app");
     let files = |name: &str| world.path(name).display().to_string();
     let (lease, pid) = (files("dhclient.leases"), files("dhclient.pid"));
@@ -95,7 +68,7 @@ fn dhclient_gets_the_endpoints_address_renews_it_and_gives_it_back() {
         let script = guest.script.display();
         format!("dhclient -4 {more} -cf {config} -lf {lease} -pf {pid} -sf {script} eth0")
     };
-    let running = guest.client(&line("-d"));
+    let running = guest.bare.client(&line("-d"));
     let told = guest.told("BOUND");
     for (name, value) in [
         ("new_ip_address", &*address),
@@ -110,14 +83,14 @@ fn dhclient_gets_the_endpoints_address_renews_it_and_gives_it_back() {
     ] {
         assert_eq!(told.get(name).map(String::as_str), Some(value), "{name}: {told:?}");
     }
-    guest.reaches_the_gateway("10.44.0.1");
+    guest.bare.reaches_the_gateway("10.44.0.1");
     drop(running);
     // A client that is started again says which address it had.
-    let again = guest.client(&line("-d"));
+    let again = guest.bare.client(&line("-d"));
     assert_eq!(guest.told("REBOOT")["new_ip_address"], address);
     drop(again);
-    guest.netns.shell(&line("-r")).ok();
-    let again = guest.client(&line("-d"));
+    guest.bare.netns.shell(&line("-r")).ok();
+    let again = guest.bare.client(&line("-d"));
     assert_eq!(guest.told("BOUND")["new_ip_address"], address);
     drop(again);
 }
@@ -125,10 +98,10 @@ fn dhclient_gets_the_endpoints_address_renews_it_and_gives_it_back() {
 #[test]
 fn udhcpc_gets_the_endpoints_address_renews_it_and_gives_it_back() {
     let world = app();
-    let guest = Bare::new(&world, "udhcpc", "app");
+    let guest = Scripted::new(&world, "udhcpc", "app");
     let address = world.address("udhcpc", "app");
     let script = guest.script.display();
-    let client = guest.client(&format!(
+    let client = guest.bare.client(&format!(
         "busybox udhcpc -i eth0 -f -R -s {script} -O search -O staticroutes -O mtu"
     ));
     let told = guest.told("bound");
@@ -145,19 +118,19 @@ fn udhcpc_gets_the_endpoints_address_renews_it_and_gives_it_back() {
     ] {
         assert_eq!(told.get(name).map(String::as_str), Some(value), "{name}: {told:?}");
     }
-    guest.reaches_the_gateway("10.44.0.1");
-    guest.netns.shell(&format!("kill -USR1 {}", client.pid())).ok();
+    guest.bare.reaches_the_gateway("10.44.0.1");
+    guest.bare.netns.shell(&format!("kill -USR1 {}", client.pid())).ok();
     assert_eq!(guest.told("renew")["ip"], address);
     let row = &leases(&world, "app")[0];
     assert_eq!(row["IPAddress"], address.as_str(), "{row}");
-    guest.netns.shell(&format!("kill -USR2 {}", client.pid())).ok();
+    guest.bare.netns.shell(&format!("kill -USR2 {}", client.pid())).ok();
     guest.told("deconfig");
 }
 
 #[test]
 fn dhcpcd_gets_the_endpoints_address_after_it_has_looked_whether_it_is_free() {
     let world = app();
-    let guest = Bare::new(&world, "dhcpcd", "app");
+    let guest = Scripted::new(&world, "dhcpcd", "app");
     let address = world.address("dhcpcd", "app");
     let config = world.path("dhcpcd.conf");
     fs::write(&config, "option domain_name_servers, domain_name\nipv4only\n").unwrap();
@@ -167,20 +140,21 @@ fn dhcpcd_gets_the_endpoints_address_after_it_has_looked_whether_it_is_free() {
     let line = "mount -t tmpfs none /var/lib/dhcpcd && mount -t tmpfs none /run && exec \"$@\"";
     fs::write(&run, line).unwrap();
     let (run, config) = (run.display(), config.display());
-    let _client = guest.client(&format!("sh {run} dhcpcd -4 -B -f {config} -c {script} eth0"));
+    let _client = guest.bare.client(&format!("sh {run} dhcpcd -4 -B -f {config} -c {script} eth0"));
     let told = guest.told("BOUND");
     assert_eq!(told.get("new_ip_address"), Some(&address), "{told:?}");
     assert_eq!(told.get("new_domain_name_servers").map(String::as_str), Some("10.44.0.1"));
-    guest.reaches_the_gateway("10.44.0.1");
+    guest.bare.reaches_the_gateway("10.44.0.1");
 }
 
 #[test]
 fn a_stranger_behind_a_guests_bridge_is_lent_an_address_and_its_name_resolves() {
     let world = World::root();
     world.ok("network create --subnet 10.45.0.0/24 -o portolan.guard=off open");
-    let guest = Bare::new(&world, "bridge", "open");
+    let guest = Scripted::new(&world, "bridge", "open");
     let stranger = Netns::new("stranger");
     guest
+        .bare
         .netns
         .shell(&format!(
             "ip link add br0 type bridge && ip link set br0 up && ip link set eth0 master br0 \
@@ -189,10 +163,11 @@ fn a_stranger_behind_a_guests_bridge_is_lent_an_address_and_its_name_resolves() 
         ))
         .ok();
     stranger.shell("ip link set lo up && ip link set s1 up").ok();
-    let inside = Bare { netns: stranger, name: "stranger", script: guest.script.clone() };
+    let bare = Bare { netns: stranger, name: "stranger" };
+    let inside = Scripted { bare, script: guest.script.clone() };
     let script = guest.script.display();
     let client =
-        inside.client(&format!("busybox udhcpc -i s1 -f -R -x hostname:printer -s {script}"));
+        inside.bare.client(&format!("busybox udhcpc -i s1 -f -R -x hostname:printer -s {script}"));
     let told = inside.told("bound");
     let address = told["ip"].clone();
     assert!(address.starts_with("10.45.0.") && told["router"] == "10.45.0.1", "{told:?}");
@@ -201,7 +176,7 @@ fn a_stranger_behind_a_guests_bridge_is_lent_an_address_and_its_name_resolves() 
     assert!(found.starts_with(&address), "{found}");
     let named = |row: &serde_json::Value| row["Hostname"] == "printer";
     assert!(leases(&world, "open").iter().any(named), "{:?}", leases(&world, "open"));
-    inside.netns.shell(&format!("kill -USR2 {}", client.pid())).ok();
+    inside.bare.netns.shell(&format!("kill -USR2 {}", client.pid())).ok();
     inside.told("deconfig");
     eventually("the name is gone", 10, || world.exec("asker", "getent ahostsv4 printer").code != 0);
     assert!(!leases(&world, "open").iter().any(named));

@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods, reason = "real processes take real time")]
 
 mod api;
+mod bare;
 mod capture;
 mod crossing;
 mod dhcp;
@@ -13,6 +14,7 @@ mod hostaccess;
 mod integrity;
 mod ipv6_hosts;
 mod lan;
+mod networkd;
 mod options;
 mod oracle;
 mod place;
