@@ -11,6 +11,7 @@
 //! against the desired state before they came here: one that does not fit is a bug, and asserted.
 
 mod capturing;
+mod counting;
 mod explain;
 
 use std::collections::VecDeque;
@@ -407,22 +408,6 @@ impl Datapath {
     /// How many events found no room.
     pub fn lost_events(&self) -> u64 {
         self.shared.events.lost
-    }
-
-    /// Counts what has been sent to a port; a superframe counts as its segments.
-    pub fn count_tx(&mut self, port: PortId, frames: u64, bytes: u64) {
-        if let Some(network) = place(&self.places, port).and_then(|id| find(&mut self.networks, id))
-        {
-            network.count_tx(port, frames, bytes);
-        }
-    }
-
-    /// Counts what the IO edge lost of a port's frames, in either direction.
-    pub fn count_drop(&mut self, port: PortId, reason: DropReason, frames: u64) {
-        match place(&self.places, port).and_then(|id| find(&mut self.networks, id)) {
-            Some(network) => network.count_drop(port, reason, frames),
-            None => self.adrift.add(reason, frames),
-        }
     }
 
     /// The balance of all frames since the start.

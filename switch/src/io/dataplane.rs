@@ -2,9 +2,9 @@
 //!
 //! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
 //! side; serve each ready port in turn with a bounded batch, from receipt to sending; serve a bounded number of the host's
-//! sockets that have news, each with an arena of frames; fire the core's timers if they are due; send a part of what floods to
-//! very many ports (`floods`); hand up what is to be told. But for those floods there is no queue between receiving and
-//! sending, and there is no tick: with nothing due, the loop sleeps for ever.
+//! sockets that have news, each with an arena of frames; fire the core's timers if they are due; count what became of floods to
+//! many ports, which another thread sends (`floods`); hand up what is to be told. But for those floods there is no queue between
+//! receiving and sending, and there is no tick: with nothing due, the loop sleeps for ever.
 //!
 //! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and a socket in its
 //! own list until the core has no more to do for it; as long as either list is not empty the loop does not sleep.
@@ -23,9 +23,9 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::AsRawFd as _;
+use std::sync::Arc;
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
 use mio::event::Event;
 use mio::unix::SourceFd;
 use mio::{Events, Interest, Poll, Token, Waker};
@@ -35,18 +35,18 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 
 use super::clock;
-use super::floods::{Floods, PART};
+use super::floods::Floods;
 use super::host::{Features, HostSockets, socket_of};
 use super::neck::{Door, Down, Handle, Neck, Up};
 use super::packet::BATCH_MAX;
 use super::port_io::{Port, Tx};
+use super::sending::Sending;
 use super::tap::Buffers;
-use crate::command::Command;
 use crate::datapath::Datapath;
 use crate::drops::DropReason;
 use crate::frame::{FrameTable, HEADROOM};
 use crate::ids::{PortId, Time};
-use crate::outbox::{Entry, Outbox};
+use crate::outbox::Outbox;
 use crate::turn::Turn;
 
 /// Messages taken in one pass.
@@ -57,6 +57,9 @@ const READY_MAX: usize = 256;
 
 /// Sockets served in one pass, so that ports do not wait long.
 const SOCKETS_MAX: usize = 32;
+
+/// Ports of floods that are counted in one pass, and those of one flood more.
+const COUNTED_MAX: usize = 1024;
 
 /// Room for the frames that the core makes in one turn: several superframes.
 const ARENA_BYTES: usize = 256 * 1024;
@@ -101,7 +104,7 @@ struct Doubt {
 pub struct Dataplane {
     core: Datapath,
     rx: Vec<Option<Rx>>,
-    tx: Vec<Option<Tx>>,
+    tx: Vec<Option<Arc<Tx>>>,
     /// Ports that may have frames, each once, in the order they are served.
     ready: Vec<PortId>,
     /// Each port once at most.
@@ -134,8 +137,10 @@ impl Dataplane {
     ) -> io::Result<Handle> {
         let poll = Poll::new()?;
         let sockets = HostSockets::new(poll.registry().try_clone()?, features);
-        let waker = Waker::new(poll.registry(), WAKER)?;
-        Handle::spawn(waker, notify, move |neck| {
+        let neck = Neck::new(Waker::new(poll.registry(), WAKER)?, notify);
+        let bell = neck.bell();
+        let floods = Floods::start(move || bell.ring())?;
+        Handle::spawn(neck, move |neck| {
             let dataplane = Dataplane {
                 core: Datapath::new(seed),
                 rx: Vec::new(),
@@ -149,7 +154,7 @@ impl Dataplane {
                 poll,
                 neck,
                 outbox: Outbox::default(),
-                floods: Floods::default(),
+                floods,
                 arena: vec![0; ARENA_BYTES].into_boxed_slice(),
                 buffers: Buffers::default(),
                 random: ChaCha8Rng::seed_from_u64(seed),
@@ -167,6 +172,8 @@ impl Dataplane {
             self.sleep(&mut events);
             let now = clock::now();
             if !self.take_messages(now) {
+                // Floods that wait go nowhere then, and their thread is not long in ending.
+                self.tx.clear();
                 return;
             }
             std::mem::swap(&mut batch, &mut self.ready);
@@ -177,7 +184,7 @@ impl Dataplane {
                 self.serve_socket(now);
             }
             self.fire_timers(now);
-            self.send_flood_part(now);
+            self.count_floods(now);
             self.recheck(now);
             self.report(now);
         }
@@ -185,8 +192,8 @@ impl Dataplane {
 
     /// Waits for readiness, a message or a timer, as long as none is there already.
     fn sleep(&mut self, events: &mut Events) {
-        let busy = !self.ready.is_empty() || self.sockets.waiting() > 0 || !self.floods.is_empty();
-        let timeout = if busy || !self.neck.may_sleep() {
+        let busy = !self.ready.is_empty() || self.sockets.waiting() > 0;
+        let timeout = if busy || !self.neck.may_sleep() || self.floods.has_news() {
             Some(Duration::ZERO)
         } else {
             let doubts = self.doubts.iter().map(|doubt| doubt.due);
@@ -244,12 +251,7 @@ impl Dataplane {
             Down::Close(id) => self.close(id),
             Down::Listen(id, doors) => self.listen(id, doors),
             Down::Unlisten(id) => self.unlisten(id),
-            Down::Command(command) => {
-                if matches!(command, Command::Commit(_)) {
-                    self.finish_floods(now);
-                }
-                self.core.apply(command, now);
-            }
+            Down::Command(command) => self.core.apply(command, now),
             Down::Capture(spec) => self.core.start_capture(spec),
             Down::CaptureBuffer(id, buffer) => {
                 if let Err(back) = self.core.lend_to_capture(id, buffer) {
@@ -298,7 +300,8 @@ impl Dataplane {
             Interest::READABLE,
         );
         port.provide(&mut self.buffers);
-        self.tx[at] = Some(port.sender(self.uso));
+        // A pause keeps the half that sends, which is the same: floods on their way have a hold of it.
+        self.tx[at].get_or_insert_with(|| Arc::new(port.sender(self.uso)));
         let dead = registered.is_err();
         let quiet_until = resumed.then(|| now + RESUMED_QUIET);
         self.rx[at] = Some(Rx { port, ready: false, suspect: false, dead, quiet_until });
@@ -367,7 +370,7 @@ impl Dataplane {
         let more = self.core.handle_socket(socket, ready, &mut turn, now);
         Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
             &mut self.outbox,
-            &mut frames,
+            &frames,
             &mut self.floods,
         );
         if more {
@@ -400,7 +403,7 @@ impl Dataplane {
         self.core.handle_batch(id, &mut turn, now);
         Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
             &mut self.outbox,
-            &mut frames,
+            &frames,
             &mut self.floods,
         );
         drop(frames);
@@ -459,22 +462,20 @@ impl Dataplane {
         self.core.handle_timeout(&mut turn, now);
         Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
             &mut self.outbox,
-            &mut frames,
+            &frames,
             &mut self.floods,
         );
     }
 
-    /// Sends one part of the floods that wait.
-    fn send_flood_part(&mut self, now: Time) {
-        let (tx, core, absent) = (&self.tx[..], &mut self.core, &mut self.absent);
-        let mut sending = Sending { tx, core, absent, now };
-        self.floods.send_part(|part, frames| sending.send(part, frames));
-    }
-
-    /// Sends all that is left of the floods that wait.
-    fn finish_floods(&mut self, now: Time) {
-        while !self.floods.is_empty() {
-            self.send_flood_part(now);
+    /// Counts what became of floods that have come back.
+    fn count_floods(&mut self, now: Time) {
+        let mut ports = 0;
+        while ports < COUNTED_MAX
+            && let Some((flood, more)) = self.floods.take_back()
+        {
+            let (tx, core, absent) = (&self.tx[..], &mut self.core, &mut self.absent);
+            Sending { tx, core, absent, now }.count_flood(flood);
+            ports += more;
         }
     }
 
@@ -504,59 +505,6 @@ fn readiness(event: &Event) -> Ready {
 
 fn entry<T>(table: &mut [Option<T>], id: PortId) -> Option<&mut T> {
     table.get_mut(id.0 as usize)?.as_mut()
-}
-
-/// What is needed to send, and to count what became of it.
-struct Sending<'s> {
-    tx: &'s [Option<Tx>],
-    core: &'s mut Datapath,
-    absent: &'s mut Vec<PortId>,
-    now: Time,
-}
-
-impl Sending<'_> {
-    /// Sends what a turn put in the outbox, each port's frames together and in order. What goes to very many ports is left to
-    /// be sent in parts.
-    fn flush(mut self, outbox: &mut Outbox, frames: &mut FrameTable<'_>, floods: &mut Floods) {
-        outbox.take_floods(PART, |frame, entries| {
-            while floods.is_full() {
-                floods.send_part(|part, frames| self.send(part, frames));
-            }
-            floods.push(frames.get(frame), entries);
-        });
-        outbox.group_by_port();
-        self.send(outbox.entries(), frames);
-        outbox.clear();
-    }
-
-    /// Sends entries that are grouped by port, and counts what became of them.
-    fn send(&mut self, entries: &[Entry], frames: &FrameTable<'_>) {
-        for all in entries.chunk_by(|a, b| a.port == b.port) {
-            let id = all[0].port;
-            let Some(tx) = self.tx.get(id.0 as usize).and_then(Option::as_ref) else {
-                let lost = all.iter().map(|entry| frames.get(entry.frame).segments()).sum();
-                self.core.count_drop(id, DropReason::TxDown, lost);
-                let refused: Vec<_> = (0..all.len()).map(|at| (at, DropReason::TxDown)).collect();
-                self.core.show_sent(id, all, frames, &refused, self.now);
-                continue;
-            };
-            for run in all.chunks(BATCH_MAX) {
-                let sent = tx.send(run, frames);
-                if sent.device_absent {
-                    self.absent.push(id);
-                }
-                if sent.frames > 0 {
-                    self.core.count_tx(id, sent.frames, sent.bytes);
-                }
-                for refused in &sent.refused {
-                    self.core.count_drop(id, refused.reason, refused.frames);
-                }
-                let refused: ArrayVec<_, BATCH_MAX> =
-                    sent.refused.iter().map(|refused| (refused.at, refused.reason)).collect();
-                self.core.show_sent(id, run, frames, &refused, self.now);
-            }
-        }
-    }
 }
 
 const _: () =

@@ -1,7 +1,8 @@
 //! The IO edge: what moves frames between devices and the core, and nothing else.
 //!
-//! One thread owns the core, all open ports and the host's sockets, and runs [`dataplane`]'s loop. The control side, on threads
-//! of its own, opens ports and moves them down, and gets them back to close them. The only `unsafe` of this crate is here.
+//! One thread owns the core, all open ports and the host's sockets, and runs [`dataplane`]'s loop; a second one sends frames to
+//! many ports for it (`floods`). The control side, on threads of its own, opens ports and moves them down, and gets them back to
+//! close them. The only `unsafe` of this crate is here.
 
 pub mod clock;
 pub mod dataplane;
@@ -12,6 +13,7 @@ mod options;
 pub mod packet;
 mod port_io;
 mod ring;
+mod sending;
 pub mod tap;
 #[cfg(test)]
 mod tests;

@@ -142,25 +142,8 @@ impl fmt::Debug for Handle {
 
 impl Handle {
     /// Starts `run` on a thread of its own with the other end.
-    pub(super) fn spawn(
-        waker: Waker,
-        notify: Box<dyn Fn() + Send>,
-        run: impl FnOnce(Neck) + Send + 'static,
-    ) -> io::Result<Handle> {
-        let shared = Arc::new(Shared {
-            down: ArrayQueue::new(QUEUE_MAX),
-            up: ArrayQueue::new(QUEUE_MAX),
-            asleep: AtomicBool::new(false),
-            keeps: AtomicBool::new(false),
-            waker,
-        });
-        let neck = Neck {
-            shared: Arc::clone(&shared),
-            notify,
-            kept: VecDeque::new(),
-            lost: 0,
-            told: false,
-        };
+    pub(super) fn spawn(neck: Neck, run: impl FnOnce(Neck) + Send + 'static) -> io::Result<Handle> {
+        let shared = Arc::clone(&neck.shared);
         let thread =
             std::thread::Builder::new().name("dataplane".to_owned()).spawn(move || run(neck))?;
         Ok(Handle { shared, thread: Some(thread) })
@@ -227,7 +210,34 @@ pub(super) struct Neck {
     told: bool,
 }
 
+/// What another thread of this edge wakes the loop by.
+pub(super) struct Bell(Arc<Shared>);
+
+impl Bell {
+    /// Wakes the loop if it sleeps, so that it looks at what was done for it.
+    pub(super) fn ring(&self) {
+        self.0.wake();
+    }
+}
+
 impl Neck {
+    /// A neck whose other end [`Handle::spawn`] makes.
+    pub(super) fn new(waker: Waker, notify: Box<dyn Fn() + Send>) -> Neck {
+        let shared = Arc::new(Shared {
+            down: ArrayQueue::new(QUEUE_MAX),
+            up: ArrayQueue::new(QUEUE_MAX),
+            asleep: AtomicBool::new(false),
+            keeps: AtomicBool::new(false),
+            waker,
+        });
+        Neck { shared, notify, kept: VecDeque::new(), lost: 0, told: false }
+    }
+
+    /// A way for another thread to wake the loop. What it has for the loop is to be looked for after [`Neck::may_sleep`].
+    pub(super) fn bell(&self) -> Bell {
+        Bell(Arc::clone(&self.shared))
+    }
+
     /// The oldest message that came down, unless too much is kept on the way up.
     pub(super) fn take(&mut self) -> Option<Down> {
         if self.kept.len() < KEPT_MAX { self.shared.down.pop() } else { None }

@@ -113,7 +113,7 @@ pub(super) struct Sent {
     pub device_absent: bool,
     /// For each frame that was refused, or cut and refused in part: which of the run, why, and of how many, a superframe
     /// counted as its segments.
-    pub refused: ArrayVec<Refused, BATCH_MAX>,
+    pub refused: Vec<Refused>,
 }
 
 /// A frame of a run that was not sent, or not all of it.
@@ -197,6 +197,12 @@ impl Dress {
 }
 
 impl Tx {
+    /// One that writes each frame to a descriptor, without a virtio_net_hdr.
+    #[cfg(test)]
+    pub(super) fn to_descriptor(fd: OwnedFd) -> Tx {
+        Tx { fd: Arc::new(fd), kind: Kind::Tap, header: 0, uso: false }
+    }
+
     /// Sends the frames of one port in order, at most [`BATCH_MAX`]. A frame that is refused does not hold up the ones
     /// behind it.
     pub(super) fn send(&self, run: &[Entry], frames: &FrameTable<'_>) -> Sent {

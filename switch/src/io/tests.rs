@@ -28,7 +28,7 @@ mod takeover;
 mod taps;
 
 const INSIDE: &str = "PORTOLAN_TEST_INSIDE";
-const NETWORK: NetworkId = NetworkId(0);
+pub(super) const NETWORK: NetworkId = NetworkId(0);
 const SMALL: RingShape = RingShape { slots: 64, slot_bytes: 2048, block_bytes: 65536 };
 
 /// Runs `body` in namespaces of its own: this very test, started again there.
@@ -170,7 +170,7 @@ fn readable(socket: BorrowedFd<'_>, timeout_ms: c_int) -> bool {
 }
 
 /// A network without a guard.
-fn network() -> NetworkSpec {
+pub(super) fn network() -> NetworkSpec {
     NetworkSpec {
         id: NETWORK,
         zone: None,
@@ -185,7 +185,7 @@ fn network() -> NetworkSpec {
 }
 
 /// The port of that number, of a node of its own.
-fn attached(i: u32) -> PortSpec {
+pub(super) fn attached(i: u32) -> PortSpec {
     PortSpec {
         id: PortId(i),
         network: NETWORK,
