@@ -8,6 +8,7 @@
 mod carriage;
 mod conduct;
 mod egress;
+mod near;
 mod services;
 
 use std::collections::BTreeMap;
@@ -62,10 +63,37 @@ fn read<T>(
     }
 }
 
-/// The names of some tables' keys that are ours, for people.
-fn names<T>(tables: &[&[Key<T>]]) -> String {
+/// The names of some tables' keys that are ours.
+fn names<T>(tables: &[&'static [Key<T>]]) -> impl Iterator<Item = &'static str> + Clone {
     let names = tables.iter().copied().flatten().map(|key| key.name);
-    names.filter(|name| name.starts_with(OURS)).collect::<Vec<_>>().join(", ")
+    names.filter(|name| name.starts_with(OURS)).collect::<Vec<_>>().into_iter()
+}
+
+/// Tells of a key that there is not. Where it is ours but for a slip, or but for its beginning, the user would wait in vain for
+/// what it does; else a key without our beginning may be one of another program's.
+fn unknown(
+    what: &str,
+    name: &str,
+    known: impl Iterator<Item = &'static str> + Clone,
+    faults: &mut Faults,
+    warnings: &mut Vec<String>,
+) {
+    let full = format!("{OURS}{name}");
+    let meant = near::nearest(name, known.clone());
+    match meant {
+        Some(meant) if name.starts_with(OURS) || meant == full => {
+            faults.invalid(format!("there is no {what} {name}: use {meant}"));
+        }
+        None if name.starts_with(OURS) => {
+            let known: Vec<&str> = known.collect();
+            faults.invalid(format!("there is no {what} {name}: there are {}", known.join(", ")));
+        }
+        _ => {
+            let hint = meant.map(|meant| format!(": is {meant} meant?")).unwrap_or_default();
+            warnings
+                .push(format!("{what} {name:?} is kept but has no effect in this version{hint}"));
+        }
+    }
 }
 
 /// `on` or `off`.
@@ -165,11 +193,8 @@ impl NetworkOptions {
                 faults.invalid(format!(
                     "{name} is an option of endpoints: give it to run or network connect, as --driver-opt"
                 ));
-            } else if name.starts_with(OURS) {
-                let known = names(NETWORK);
-                faults.invalid(format!("there is no option {name}: there are {known}"));
             } else {
-                warnings.push(format!("option {name:?} is kept but has no effect in this version"));
+                unknown("option", name, names(NETWORK), faults, warnings);
             }
         });
         egress::conflicts(&draft, faults);

@@ -7,6 +7,7 @@ mod planning;
 mod ports;
 mod publishing;
 mod views;
+mod wording;
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;

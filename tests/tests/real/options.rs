@@ -56,8 +56,7 @@ fn options_are_refused_word_for_word_and_shown_where_they_are_taken() {
     let wrong = "run --network app --driver-opt portolan.vlan=access:4095 -- true";
     assert_eq!(
         world.portolan(wrong.split(' ')).refused(125),
-        "portolan: portolan.vlan=access:4095: access:ID, tunnel:ID or trunk:ID,FIRST-LAST,native:ID is needed, each ID from \
-         1 to 4094 and given once"
+        "portolan: portolan.vlan=access:4095: \"4095\" is no VLAN: a number from 1 to 4094 is needed"
     );
     // A node of VLAN 10 without a tag on its wire and one that gets its tags are of different minds: nothing passes.
     let address = world.address("a", "app");

@@ -76,32 +76,30 @@ pub(super) struct StormWish {
 impl StormWish {
     /// Reads `off`, or `KIND:LIMIT` parted by commas.
     pub fn read(value: &str) -> Result<StormWish, String> {
-        let needed = || {
-            "off is needed, or KIND:LIMIT parted by commas, KIND being broadcast, multicast or unknown, each once, \
-             and LIMIT frames a second or off"
-                .to_owned()
-        };
         if value == "off" {
             let free = Some(None);
             return Ok(StormWish { broadcast: free, multicast: free, unknown: free });
         }
         let mut wish = StormWish::default();
         for part in value.split(',') {
-            let (kind, limit) = part.split_once(':').ok_or_else(needed)?;
+            let (kind, limit) = part.split_once(':').ok_or_else(|| {
+                format!("{part:?} is not KIND:LIMIT like broadcast:1000, nor is all of it off")
+            })?;
             let place = match kind {
                 "broadcast" => &mut wish.broadcast,
                 "multicast" => &mut wish.multicast,
                 "unknown" => &mut wish.unknown,
-                _ => return Err(needed()),
+                _ => return Err(format!("{kind:?} is none of broadcast, multicast, unknown")),
             };
-            let limit = match limit {
-                "off" => None,
-                number => {
-                    Some(number.parse().ok().filter(|number| *number > 0).ok_or_else(needed)?)
-                }
-            };
-            if place.replace(limit).is_some() {
-                return Err(needed());
+            let number = limit.parse().ok().filter(|number| *number > 0);
+            if number.is_none() && limit != "off" {
+                return Err(format!(
+                    "{limit:?} is no limit of {kind}: frames a second, from 1 to {}, or off are needed",
+                    u32::MAX
+                ));
+            }
+            if place.replace(number).is_some() {
+                return Err(format!("{kind} is given twice: each is needed once"));
             }
         }
         Ok(wish)
@@ -140,7 +138,7 @@ pub(super) fn conflicts(draft: &NetworkOptions, around: Circumstances<'_>, fault
                 name.starts_with("portolan.") && ![MODE, "portolan.guard"].contains(&name)
             };
             for name in draft.given.iter().filter(|name| idle(name)) {
-                if super::names(super::NETWORK).split(", ").any(|known| known == name) {
+                if super::names(super::NETWORK).any(|known| known == name) {
                     faults.invalid(format!(
                         "{name} has no effect on a wire, which passes whatever comes: drop it or {MODE}=wire"
                     ));

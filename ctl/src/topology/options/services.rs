@@ -149,44 +149,54 @@ pub(super) const KEYS: &[Key<NetworkOptions>] = &[
 
 /// Reads prefixes and `FIRST-LAST`, parted by commas.
 fn ranges(value: &str) -> Result<Vec<Range>, String> {
-    let needed = || {
-        "a prefix without host bits is needed, or FIRST-LAST, or several parted by commas"
-            .to_owned()
-    };
     let mut ranges: Vec<Range> = Vec::new();
     for part in value.split(',') {
-        let range = match part.split_once('-') {
-            Some((first, last)) => Range {
-                first: first.parse().map_err(|_| needed())?,
-                last: last.parse().map_err(|_| needed())?,
-            },
-            None => {
-                let net: IpNet = part.parse().map_err(|_| needed())?;
-                if net != net.trunc() {
-                    return Err(needed());
-                }
-                Range { first: net.network(), last: net.broadcast() }
-            }
-        };
+        let range = range(part)?;
         let Range { first, last } = range;
-        if first.is_ipv4() != last.is_ipv4() || number(first) > number(last) {
-            return Err(needed());
-        }
         let meets = |other: &Range| {
             other.first.is_ipv4() == first.is_ipv4()
                 && number(other.first) <= number(last)
                 && number(first) <= number(other.last)
         };
         if ranges.iter().any(meets) {
-            return Err("each address is needed in one range only".into());
+            return Err(format!("{part} shares addresses with another range: each is needed once"));
         }
         if ranges.len() == RANGES_MAX {
-            return Err(format!("at most {RANGES_MAX} ranges are needed"));
+            return Err(format!("more than {RANGES_MAX} ranges are given"));
         }
         ranges.push(range);
     }
     ranges.sort_by_key(|range| (range.first.is_ipv6(), number(range.first)));
     Ok(ranges)
+}
+
+fn range(part: &str) -> Result<Range, String> {
+    let needed = || {
+        format!(
+            "{part:?} is neither a prefix like 10.1.0.64/26 nor FIRST-LAST like 10.1.0.100-10.1.0.199"
+        )
+    };
+    let Some((first, last)) = part.split_once('-') else {
+        let net = without_host_bits(part.parse().map_err(|_| needed())?)?;
+        return Ok(Range { first: net.network(), last: net.broadcast() });
+    };
+    let first: IpAddr = first.parse().map_err(|_| needed())?;
+    let last: IpAddr = last.parse().map_err(|_| needed())?;
+    if first.is_ipv4() != last.is_ipv4() {
+        return Err(format!("{part} mixes IPv4 and IPv6: both ends of one family are needed"));
+    }
+    if number(first) > number(last) {
+        return Err(format!("{part} runs backwards: {last}-{first} is needed"));
+    }
+    Ok(Range { first, last })
+}
+
+fn without_host_bits(net: IpNet) -> Result<IpNet, String> {
+    if net == net.trunc() {
+        Ok(net)
+    } else {
+        Err(format!("{net} has host bits: {} is needed", net.trunc()))
+    }
 }
 
 /// Reads a number with its unit: `90s`, `30m`, `1h`, `7d`.
@@ -206,24 +216,30 @@ fn lease(value: &str) -> Result<Duration, String> {
 fn routes(value: &str) -> Result<Vec<Ipv6Net>, String> {
     let mut routes: Vec<Ipv6Net> = Vec::new();
     for part in value.split(',') {
-        let route = part.parse::<Ipv6Net>().ok().filter(|net| *net == net.trunc());
-        match route {
-            Some(net) if !routes.contains(&net) && routes.len() < ROUTES_MAX => routes.push(net),
-            _ => {
-                return Err(format!(
-                    "at most {ROUTES_MAX} IPv6 prefixes without host bits are needed, parted by commas, each once"
-                ));
-            }
+        let Ok(IpNet::V6(net)) = part.parse::<IpNet>() else {
+            return Err(format!("{part:?} is no IPv6 prefix like fd00:7::/48"));
+        };
+        without_host_bits(net.into())?;
+        if routes.contains(&net) {
+            return Err(format!("{part} is given twice: each is needed once"));
         }
+        if routes.len() == ROUTES_MAX {
+            return Err(format!("more than {ROUTES_MAX} prefixes are given"));
+        }
+        routes.push(net);
     }
     Ok(routes)
 }
 
 fn domains(value: &str) -> Result<Vec<String>, String> {
     let domains: Vec<String> = value.split(',').map(str::to_owned).collect();
-    if domains.len() > DOMAINS_MAX || value.len() > DOMAIN_BYTES_MAX {
+    if domains.len() > DOMAINS_MAX {
+        return Err(format!("{} domains are given: at most {DOMAINS_MAX}", domains.len()));
+    }
+    if value.len() > DOMAIN_BYTES_MAX {
         return Err(format!(
-            "at most {DOMAINS_MAX} domains of {DOMAIN_BYTES_MAX} letters in all are needed, parted by commas"
+            "the domains have {} letters together: at most {DOMAIN_BYTES_MAX}",
+            value.len()
         ));
     }
     Ok(domains)
