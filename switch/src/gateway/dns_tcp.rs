@@ -8,8 +8,12 @@
 //! Several queries may follow each other on a connection, and are answered in order; one is taken up when the answer
 //! before it has left for the socket, so that a client that does not read holds up nobody but itself.
 //!
-//! Limits: connections in all, and of one node; the size of a query; the time without a whole query.
+//! Limits: connections in all, and of one node; the size of a query; the time without a whole query. At a limit, a connection that
+//! has taken its leave gives way to a new one: clients that come and go have their next SYN here before the last acknowledgement
+//! of the one before. Where all places are taken by connections in use, whoever has most of them loses the one that was idle for
+//! longest to a node that has fewer still with one more; a node that has as many as it may is refused.
 
+use std::cmp::Reverse;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -162,12 +166,7 @@ impl Pool {
             Some(at) => at,
             None if !arrival.opens => return Err(DropReason::GatewayUnserved),
             None => {
-                let of_node = |known: &&Connection| known.node == arrival.node;
-                if self.connections.len() >= CONNECTIONS_MAX
-                    || self.connections.iter().filter(of_node).count() >= NODE_CONNECTIONS_MAX
-                {
-                    return Err(DropReason::GatewayLimit);
-                }
+                self.make_room(arrival.node, totals, turn, now)?;
                 self.last += 1;
                 self.connections.push(Connection::new(self.last, &arrival, turn, now));
                 self.connections.len() - 1
@@ -178,6 +177,49 @@ impl Pool {
             self.connections.swap_remove(at);
         }
         Ok(())
+    }
+
+    /// Sees to it that there is room for one more connection of a node.
+    fn make_room(
+        &mut self,
+        node: NodeId,
+        totals: &mut Totals,
+        turn: &mut Turn<'_, '_>,
+        now: Time,
+    ) -> Result<(), DropReason> {
+        let is_full = self.connections.len() >= CONNECTIONS_MAX;
+        if self.of_node(node) >= NODE_CONNECTIONS_MAX {
+            let at = self.leaving(|connection| connection.node == node);
+            self.connections.remove(at.ok_or(DropReason::GatewayLimit)?);
+        } else if is_full && let Some(at) = self.leaving(|_| true) {
+            self.connections.remove(at);
+        } else if is_full {
+            let at = self.one_too_many(node).ok_or(DropReason::GatewayLimit)?;
+            self.connections.remove(at).reset(totals, turn, now);
+        }
+        Ok(())
+    }
+
+    fn of_node(&self, node: NodeId) -> usize {
+        self.connections.iter().filter(|connection| connection.node == node).count()
+    }
+
+    /// The oldest of these connections that has taken its leave.
+    fn leaving(&self, is_meant: impl Fn(&Connection) -> bool) -> Option<usize> {
+        let leaves = |known: &(usize, &Connection)| is_meant(known.1) && known.1.is_leaving();
+        let all = self.connections.iter().enumerate();
+        all.filter(leaves).min_by_key(|known| known.1.number).map(|(at, _)| at)
+    }
+
+    /// Of the nodes that have most, the connection that goes without anything for longest; none where the one who asks would then
+    /// have as many as whoever loses it.
+    fn one_too_many(&self, asking: NodeId) -> Option<usize> {
+        let has = self.of_node(asking);
+        let all = self.connections.iter().enumerate();
+        let (at, connection) = all.min_by_key(|(_, known)| {
+            (Reverse(self.of_node(known.node)), known.deadline, known.number)
+        })?;
+        (self.of_node(connection.node) > has + 1).then_some(at)
     }
 
     /// Looks at all connections that are due.
@@ -344,6 +386,27 @@ impl Connection {
         if socket.state() == tcp::State::CloseWait && !socket.can_recv() {
             socket.close();
         }
+    }
+
+    /// Whether it has said all that it has to say, and the client has it all: only the farewells are under way. Should one of them
+    /// be lost with the connection, the client's next segment is answered by a reset.
+    fn is_leaving(&self) -> bool {
+        let socket = self.sockets.get::<tcp::Socket<'_>>(self.socket);
+        let has_left = matches!(
+            socket.state(),
+            tcp::State::FinWait1 | tcp::State::FinWait2 | tcp::State::Closing | tcp::State::LastAck
+        );
+        has_left && socket.send_queue() == 0
+    }
+
+    /// Ends it at once, and tells the client.
+    fn reset(mut self, totals: &mut Totals, turn: &mut Turn<'_, '_>, now: Time) {
+        self.sockets.get_mut::<tcp::Socket<'_>>(self.socket).abort();
+        self.stack.poll(
+            instant(now),
+            &mut Wire::new(self.link, None, turn, totals),
+            &mut self.sockets,
+        );
     }
 
     /// Ends a connection that has been idle for too long: in good order, and if that does not work, at once.

@@ -255,28 +255,134 @@ fn a_client_that_vanished_is_forgotten() {
     assert_eq!(bench.datapath.poll_timeout(), None);
 }
 
+/// So many connections of a port, open.
+fn open(bench: &mut Bench, port: u32, first: u16, count: u16) -> Vec<Client> {
+    let open = |from| {
+        let mut client = Client::connect(port, from, GATEWAY_V4.into(), bench.now);
+        client.exchange(bench);
+        client
+    };
+    (first..first + count).map(open).collect()
+}
+
+fn states(clients: &mut [Client]) -> Vec<tcp::State> {
+    clients.iter_mut().map(Client::state).collect()
+}
+
 #[test]
 fn a_node_has_eight_connections_and_the_daemon_sixty_four() {
     let mut bench = bench(10);
     for port in 1..=8 {
-        for from in 0..8 {
-            let mut client = Client::connect(port, 5000 + from, GATEWAY_V4.into(), bench.now);
-            client.exchange(&mut bench);
-            assert_eq!(client.state(), tcp::State::Established);
-        }
+        let mut clients = open(&mut bench, port, 5000, 8);
+        assert_eq!(states(&mut clients), [tcp::State::Established; 8]);
         if port == 1 {
-            let mut ninth = Client::connect(1, 6000, GATEWAY_V4.into(), bench.now);
-            ninth.exchange(&mut bench);
-            assert_eq!(ninth.state(), tcp::State::Closed, "reset");
+            let mut ninth = open(&mut bench, 1, 6000, 1);
+            assert_eq!(states(&mut ninth), [tcp::State::Closed], "reset");
             assert_eq!(bench.drops(1), [(DropReason::GatewayLimit, 1)]);
         }
     }
-    let mut client = Client::connect(9, 5000, GATEWAY_V4.into(), bench.now);
-    client.exchange(&mut bench);
-    assert_eq!(client.state(), tcp::State::Closed);
     assert_eq!(bench.datapath.dns_connections(), 64);
     bench.apply(Command::DetachPort(PortId(3)));
     assert_eq!(bench.datapath.dns_connections(), 56);
+}
+
+#[test]
+fn whoever_has_most_gives_way_to_a_node_that_has_fewer() {
+    let mut bench = bench(10);
+    let mut busy: Vec<Vec<Client>> = (1..=8).map(|port| open(&mut bench, port, 5000, 8)).collect();
+    bench.now = bench.now + Duration::from_secs(1);
+    // All but the third of the fifth node's are used again.
+    for (at, client) in busy.iter_mut().flatten().enumerate().filter(|(at, _)| *at != 4 * 8 + 2) {
+        client.socket().send_slice(&message(&dns_query(at as u16, "db"))).unwrap();
+        client.exchange(&mut bench);
+    }
+    let mut late = Client::connect(9, 5000, GATEWAY_V4.into(), bench.now);
+    late.stack.poll(instant(bench.now), &mut late.queue, &mut late.sockets);
+    let syn = late.queue.from_client.iter().map(|packet| framed(9, packet)).collect();
+    late.queue.from_client.clear();
+    let mut out = bench.batch(9, syn);
+    let reset = out.remove(0);
+    assert_eq!((reset.0, out.len()), (5, 1));
+    busy[4][2].deliver(vec![reset]);
+    busy[4][2].exchange(&mut bench);
+    late.deliver(out);
+    late.exchange(&mut bench);
+    assert_eq!(late.state(), tcp::State::Established);
+    let all = busy.iter_mut().flatten().map(Client::state).enumerate();
+    let lost: Vec<_> = all.filter(|(_, state)| *state != tcp::State::Established).collect();
+    assert_eq!(lost, [(4 * 8 + 2, tcp::State::Closed)]);
+    assert_eq!(bench.datapath.dns_connections(), 64);
+    assert_eq!(bench.drops(9), []);
+}
+
+#[test]
+fn nobody_gives_way_to_a_node_that_would_have_as_many() {
+    let mut bench = bench(65);
+    for port in 1..=64 {
+        assert_eq!(states(&mut open(&mut bench, port, 5000, 1)), [tcp::State::Established]);
+    }
+    assert_eq!(states(&mut open(&mut bench, 65, 5000, 1)), [tcp::State::Closed]);
+    assert_eq!(bench.drops(65), [(DropReason::GatewayLimit, 1)]);
+    assert_eq!(states(&mut open(&mut bench, 1, 5001, 1)), [tcp::State::Closed]);
+    assert_eq!(bench.datapath.dns_connections(), 64);
+}
+
+#[test]
+fn a_client_that_comes_anew_as_it_leaves_finds_its_places_free() {
+    let mut bench = bench(1);
+    let mut before = open(&mut bench, 1, 5000, 8);
+    let mut after: Vec<Client> =
+        (6000..6009).map(|from| Client::connect(1, from, GATEWAY_V4.into(), bench.now)).collect();
+    before.iter_mut().for_each(|client| client.socket().close());
+    let mut frames = Vec::new();
+    for client in before.iter_mut().chain(&mut after) {
+        client.stack.poll(instant(bench.now), &mut client.queue, &mut client.sockets);
+        frames.extend(client.queue.from_client.drain(..).map(|packet| framed(1, &packet)));
+    }
+    assert_eq!(frames.len(), 8 + 9, "farewells, and behind them greetings");
+    for frame in bench.batch(1, frames) {
+        // Behind the Ethernet and IP headers: from which port, and to which.
+        let to = u16::from_be_bytes([frame.1[36], frame.1[37]]);
+        let client = if to < 6000 {
+            &mut before[usize::from(to - 5000)]
+        } else {
+            &mut after[usize::from(to - 6000)]
+        };
+        client.deliver(vec![frame]);
+    }
+    assert_eq!(bench.drops(1), [(DropReason::GatewayLimit, 1)], "and the limit is what it was");
+    for client in before.iter_mut().chain(&mut after) {
+        client.exchange(&mut bench);
+    }
+    assert_eq!(states(&mut before), [tcp::State::Closed; 8], "their last word was reset");
+    let mut expected = [tcp::State::Established; 9];
+    expected[8] = tcp::State::Closed;
+    assert_eq!(states(&mut after), expected);
+    assert_eq!(bench.datapath.dns_connections(), 8);
+}
+
+#[test]
+fn a_connection_whose_answer_is_under_way_gives_way_to_none() {
+    let mut bench = bench(1);
+    let mut before = open(&mut bench, 1, 5000, 8);
+    let mut frames = Vec::new();
+    for client in &mut before {
+        client.socket().send_slice(&message(&dns_query(7, "db"))).unwrap();
+        client.socket().close();
+        client.stack.poll(instant(bench.now), &mut client.queue, &mut client.sockets);
+        frames.extend(client.queue.from_client.drain(..).map(|packet| framed(1, &packet)));
+    }
+    let out = bench.batch(1, frames);
+    assert_eq!(states(&mut open(&mut bench, 1, 6000, 1)), [tcp::State::Closed]);
+    for frame in out {
+        let to = u16::from_be_bytes([frame.1[36], frame.1[37]]);
+        before[usize::from(to - 5000)].deliver(vec![frame]);
+    }
+    for client in &mut before {
+        client.exchange(&mut bench);
+        assert_eq!(client.replies().len(), 1);
+    }
+    assert_eq!(bench.datapath.dns_connections(), 0);
 }
 
 #[test]
