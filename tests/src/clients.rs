@@ -108,6 +108,8 @@ pub struct Clients {
     /// Who has which address.
     held: BTreeMap<IpAddr, usize>,
     xids: u32,
+    /// How often each address can still be asked for without an answer of its holder.
+    missed: BTreeMap<IpAddr, u32>,
     /// Whether what they send at once is joined, as by a card that offloads.
     coalesces: BTreeSet<PortId>,
 }
@@ -121,6 +123,7 @@ impl Clients {
             all: Vec::new(),
             by_mac: BTreeMap::new(),
             held: BTreeMap::new(),
+            missed: BTreeMap::new(),
             xids: 0,
             coalesces: BTreeSet::new(),
         }
@@ -150,17 +153,19 @@ impl Clients {
         self.coalesces.insert(port);
     }
 
+    /// Whoever has an address does not hear the next `questions` for it.
+    pub fn miss(&mut self, questions: u32) {
+        self.missed = self.held.keys().map(|address| (*address, questions)).collect();
+    }
+
+    /// How many of those questions it can still miss.
+    pub fn unheard(&self, address: IpAddr) -> u32 {
+        self.missed.get(&address).copied().unwrap_or(0)
+    }
+
     /// How many have an address.
     pub fn holding(&self) -> usize {
         self.held.len()
-    }
-
-    /// Whoever has no address wants none for now, or wants one again.
-    pub fn rest(&mut self, world: &World, rests: bool) {
-        for client in self.all.iter_mut().filter(|client| client.holds().is_none()) {
-            client.state = if rests { State::Idle } else { State::Looking };
-            (client.address, client.tries, client.next) = (None, 0, world.now());
-        }
     }
 
     /// Gives an address back, without waiting for an answer.
@@ -269,6 +274,11 @@ impl Clients {
             let (client, gateway) = (&self.all[at], &self.network);
             // Whoever asks for its own is no question.
             if client.port == port && frame[6..12] == gateway.mac.0 {
+                if let Some(left @ 1..) = self.missed.get_mut(&client.address.expect("it is held"))
+                {
+                    *left -= 1;
+                    return;
+                }
                 let answer = match self.family {
                     Family::V4 => v4::answer(client, frame),
                     Family::V6 => v6::answer(client, frame),
