@@ -106,6 +106,15 @@ pub struct Receiver {
     pub summary: String,
 }
 
+/// A port that a frame to many would not be sent to.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct LeftOut {
+    /// Which.
+    pub port: PortId,
+    /// What keeps them apart; none where it is only that nobody behind it has asked for the group.
+    pub reason: Option<DropReason>,
+}
+
 /// What would become of a frame.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct Explanation {
@@ -119,12 +128,15 @@ pub struct Explanation {
     pub dropped: Option<DropReason>,
     /// What would be sent to whom.
     pub receivers: Vec<Receiver>,
+    /// Whom it would not be sent to, though it goes to many.
+    pub left_out: Vec<LeftOut>,
 }
 
 /// What has been told so far.
 #[derive(Debug, Default)]
 pub(crate) struct Trace {
     pub(crate) steps: Vec<Step>,
+    pub(crate) left_out: Vec<LeftOut>,
 }
 
 impl Trace {

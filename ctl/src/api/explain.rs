@@ -32,6 +32,22 @@ pub struct ExplainAnswer {
     pub reason: String,
     /// What would be sent to whom.
     pub receivers: Vec<ExplainReceiver>,
+    /// Whom it would not be sent to, though it goes to many.
+    #[serde(default)]
+    pub left_out: Vec<ExplainLeftOut>,
+}
+
+/// A node that a frame to many would not be sent to.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct ExplainLeftOut {
+    /// Who.
+    pub node: String,
+    /// What keeps it apart, by the name that `portolan drops` has for it; `no_member` where nobody there has asked for the
+    /// group.
+    pub reason: String,
+    /// The same in a sentence.
+    pub meaning: String,
 }
 
 /// One stage of a frame's way.

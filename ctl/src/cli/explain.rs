@@ -226,6 +226,9 @@ fn lines(number: Option<usize>, answer: &ExplainAnswer) -> Vec<String> {
         let what = if to.from_gateway { "an answer of the gateway: " } else { "" };
         lines.push(format!("  {:<8}  {}: {what}{}", "to", to.node, to.summary));
     }
+    for out in &answer.left_out {
+        lines.push(format!("  {:<8}  {}, {}: {}", "not to", out.node, out.reason, out.meaning));
+    }
     if answer.outcome == "unheard" {
         lines.push(format!("  {:<8}  nobody: there is no other port it may go to", "to"));
     }

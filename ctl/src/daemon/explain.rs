@@ -3,11 +3,14 @@
 use std::collections::BTreeMap;
 
 use portolan_switch::command::{Answer, Explanation, Piece, Query, Question};
+use portolan_switch::drops::DropReason;
 use portolan_switch::ids::{MacAddr, NetworkId, PortId};
 use portolan_switch::trace::FRAME_MAX;
 
 use super::{Daemon, internal};
-use crate::api::types::{ExplainAnswer, ExplainReceiver, ExplainRequest, ExplainStep};
+use crate::api::types::{
+    ExplainAnswer, ExplainLeftOut, ExplainReceiver, ExplainRequest, ExplainStep,
+};
 use crate::topology::{Refusal, RefusalKind};
 
 /// Stations in one page of the FDB.
@@ -118,6 +121,11 @@ fn answer(told: &Explanation, from: PortId, owners: &BTreeMap<PortId, String>) -
         summary: to.summary.clone(),
         frame: hex_of(&to.frame),
     });
+    let left_out = told.left_out.iter().map(|out| ExplainLeftOut {
+        node: node(&out.port).into(),
+        reason: out.reason.map_or("no_member", DropReason::name).into(),
+        meaning: out.reason.map_or("Nobody there has asked for the group.", why_left_out).into(),
+    });
     ExplainAnswer {
         from: node(&from).into(),
         frame: told.summary.clone(),
@@ -125,6 +133,17 @@ fn answer(told: &Explanation, from: PortId, owners: &BTreeMap<PortId, String>) -
         outcome: outcome.into(),
         reason: told.dropped.map_or("", |reason| reason.name()).into(),
         receivers: receivers.collect(),
+        left_out: left_out.collect(),
+    }
+}
+
+/// What keeps a port apart from whoever sends.
+fn why_left_out(reason: DropReason) -> &'static str {
+    match reason {
+        DropReason::Isolated => "Both are isolated (portolan.isolated).",
+        DropReason::VlanNotAllowed => "It has no part in the VLAN.",
+        DropReason::LoopBlocked => "It is blocked for being part of a loop.",
+        other => other.meaning(),
     }
 }
 

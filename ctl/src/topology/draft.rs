@@ -50,6 +50,7 @@ impl Topology {
         }
         draft.add_publications(&mut node, &spec.publish, &mut faults);
         faults.settle()?;
+        node.endpoints.iter().for_each(|made| draft.warn_of_vlan(&node, made, &mut warnings));
         let id = node.id;
         draft.nodes.insert(id, Arc::new(node));
         *self = draft;
@@ -107,6 +108,9 @@ impl Topology {
         faults.settle()?;
         let id =
             made.ok_or_else(|| Refusal::new(RefusalKind::Internal, "no fault, yet no endpoint"))?;
+        if let Some(made) = node.endpoints.last() {
+            draft.warn_of_vlan(&node, made, &mut warnings);
+        }
         draft.nodes.insert(node.id, Arc::new(node));
         *self = draft;
         Ok((id, warnings))
@@ -399,6 +403,32 @@ impl Topology {
             ));
         }
         full
+    }
+
+    /// Tells that an endpoint in a VLAN lacks all that a gateway gives, where nothing else gives it to its node, or its
+    /// interface waits for it.
+    fn warn_of_vlan(&self, node: &Node, endpoint: &Endpoint, warnings: &mut Vec<String>) {
+        let options = EndpointOptions::of(&endpoint.driver_opts);
+        let (Some(vlan), Some(network)) = (options.vlan(), self.networks.get(&endpoint.network))
+        else {
+            return;
+        };
+        let head = format!(
+            "{} on network {} is {vlan}, and the gateway is of none",
+            endpoint.ifname, network.name
+        );
+        if options.bare {
+            warnings.push(format!(
+                "{head}: no DHCP answers there; set up the interface inside node {}, or drop portolan.configure=off",
+                node.name
+            ));
+        }
+        if self.resolver(node).is_none() {
+            warnings.push(format!(
+                "{head}: node {} has no names, leases, published ports or way out; connect it to a second network for these",
+                node.name
+            ));
+        }
     }
 
     fn warn_of_overlap(&self, node: &Node, network: &Network, warnings: &mut Vec<String>) {

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use portolan_switch::command::{Owner, Publication, PublicationId, Transport, Zone};
 
 use super::model::{Endpoint, Form, Mapping, Network, Node, Run};
+use super::options::EndpointOptions;
 use super::ports::{PortWish, addresses_meet};
 use super::refusal::Faults;
 use super::wiring::{gateway4, gateway6};
@@ -258,7 +259,13 @@ impl Topology {
         if names.is_empty() {
             "it is on no network".into()
         } else {
-            format!("it is only on {}, internal or without a gateway", names.join(", "))
+            let apart = |e: &Endpoint| EndpointOptions::of(&e.driver_opts).vlan().is_some();
+            let vlan = if node.endpoints.iter().any(apart) {
+                ", or there in a VLAN, and the gateway is of none"
+            } else {
+                ""
+            };
+            format!("it is only on {}, internal or without a gateway{vlan}", names.join(", "))
         }
     }
 

@@ -40,20 +40,22 @@ pub struct WireSpec {
     pub bare: bool,
 }
 
-/// The gateway of the subnet an address is from.
-fn gateway(network: &Network, address: IpAddr) -> Option<IpAddr> {
-    network.subnet_of(address)?.gateway
+/// The gateway that an endpoint reaches by one of its addresses: that of the subnet it is from. The gateway is of no VLAN, so
+/// that an endpoint whose frames are of one has none.
+fn gateway(network: &Network, endpoint: &Endpoint, address: IpAddr) -> Option<IpAddr> {
+    let gateway = network.subnet_of(address)?.gateway?;
+    EndpointOptions::of(&endpoint.driver_opts).vlan().is_none().then_some(gateway)
 }
 
 pub(super) fn gateway4(network: &Network, endpoint: &Endpoint) -> Option<Ipv4Addr> {
-    match gateway(network, IpAddr::V4(endpoint.ipv4?.addr()))? {
+    match gateway(network, endpoint, IpAddr::V4(endpoint.ipv4?.addr()))? {
         IpAddr::V4(address) => Some(address),
         IpAddr::V6(_) => None,
     }
 }
 
 pub(super) fn gateway6(network: &Network, endpoint: &Endpoint) -> Option<Ipv6Addr> {
-    match gateway(network, IpAddr::V6(endpoint.ipv6?.addr()))? {
+    match gateway(network, endpoint, IpAddr::V6(endpoint.ipv6?.addr()))? {
         IpAddr::V6(address) => Some(address),
         IpAddr::V4(_) => None,
     }
@@ -159,7 +161,7 @@ impl Topology {
     }
 
     /// The gateway that a node asks for names: of its first network that has one, IPv4 if it can be.
-    fn resolver(&self, node: &Node) -> Option<IpAddr> {
+    pub(super) fn resolver(&self, node: &Node) -> Option<IpAddr> {
         node.endpoints_by_priority().into_iter().find_map(|endpoint| {
             let network = self.networks.get(&endpoint.network)?;
             let v4 = gateway4(network, endpoint).map(IpAddr::V4);

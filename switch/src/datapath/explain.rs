@@ -130,6 +130,7 @@ impl Datapath {
             taken: dropped.is_none() && trace.steps.iter().any(came_to_us),
             dropped,
             receivers: entries.map(|entry| receiver(entry, asked, &frames)).collect(),
+            left_out: trace.left_out,
             steps: trace.steps,
         }
     }

@@ -164,12 +164,14 @@ impl Gateway {
     }
 
     /// Whether the frame is for the gateway to look at. It belongs to no VLAN; a tag that only gives a priority makes no
-    /// difference. Of what groups are sent, it listens to address resolution for its own addresses, and to what asks for one of
-    /// its servers.
-    fn concerns(&self, layout: &Layout, frame: &Frame<'_>, services: &Services) -> bool {
-        if layout.vlan != 0 || layout.tags(frame.vlan) > 1 {
-            return false;
-        }
+    /// difference.
+    pub(crate) fn concerns(&self, layout: &Layout, frame: &Frame<'_>, services: &Services) -> bool {
+        layout.vlan == 0 && layout.tags(frame.vlan) <= 1 && self.is_meant(layout, frame, services)
+    }
+
+    /// Whether the frame is one that the gateway takes, if only it is of no VLAN. Of what groups are sent, it listens to address
+    /// resolution for its own addresses, and to what asks for one of its servers.
+    pub(crate) fn is_meant(&self, layout: &Layout, frame: &Frame<'_>, services: &Services) -> bool {
         let payload = frame.bytes().get(layout.l3..).unwrap_or_default();
         match layout.ethertype {
             ethertype::ARP => arp::target(payload).is_some_and(|target| self.has_v4(target)),

@@ -30,7 +30,7 @@ use crate::ids::{MacAddr, PortId, Time};
 use crate::offload;
 use crate::port::Port;
 use crate::router::Aside;
-use crate::trace::Stage;
+use crate::trace::{LeftOut, Stage};
 use crate::turn::Turn;
 use crate::vlan::{Leave, UNTAGGED};
 
@@ -81,8 +81,9 @@ impl Walk<'_, '_, '_> {
         self.learn(&layout);
         self.told(Stage::Learn, Ok(layout), Walk::say_learned)?;
         let verdict = self.look_up(&layout);
-        let verdict =
-            self.told(Stage::LookUp, verdict, |walk, to| walk.say_verdict(&layout, *to))?;
+        let verdict = self
+            .told(Stage::LookUp, verdict, |walk, to| walk.say_verdict(&layout, *to))
+            .inspect_err(|_| self.say_whose(&layout))?;
         if layout.dst.is_group() || verdict == Verdict::Flood {
             let limited = self.limit(&layout);
             self.told(Stage::Limit, limited, |_, ()| Vec::new())?;
@@ -94,6 +95,7 @@ impl Walk<'_, '_, '_> {
                 Ok(())
             }
             Verdict::Flood if self.answer(&layout) => Ok(()),
+            Verdict::Flood if self.asks_gateway(&layout) => self.hand_over(&layout),
             Verdict::Flood => self.flood(&layout),
             Verdict::Local => self.hand_over(&layout),
         }
@@ -178,9 +180,7 @@ impl Walk<'_, '_, '_> {
             let keeps = || {
                 let (frame, services) = (self.frame().bytes(), &network.services);
                 let gateway = &network.gateway;
-                network.guard
-                    && (gateway.hears(layout, frame, services)
-                        || gateway.hears_v6(layout, frame, services))
+                network.guard && gateway.hears(layout, frame, services)
             };
             return if is_reserved(dst) {
                 Err(DropReason::ReservedGroup)
@@ -210,12 +210,17 @@ impl Walk<'_, '_, '_> {
         let network = &mut *self.network;
         let (ports, from) = (&network.ports, &network.ports[self.at]);
         let mut receivers = 0;
-        let mut send = |port: &Port| {
-            if port.id() != from.id()
-                && let Ok(leave) = permits(Some(from), port, layout.vlan)
-            {
+        let trace = &mut self.shared.trace;
+        let mut send = |port: &Port| match permits(Some(from), port, layout.vlan) {
+            _ if port.id() == from.id() => {}
+            Ok(leave) => {
                 self.turn.outbox.push_as(port.id(), self.idx, leave);
                 receivers += 1;
+            }
+            Err(reason) => {
+                if let Some(trace) = trace {
+                    trace.left_out.push(LeftOut { port: port.id(), reason: Some(reason) });
+                }
             }
         };
         let frame = self.turn.frames.get(self.idx);
@@ -226,6 +231,11 @@ impl Walk<'_, '_, '_> {
             Some(members) => {
                 let find = |id| ports.binary_search_by_key(id, Port::id).ok();
                 members.iter().filter_map(find).for_each(|at| send(&ports[at]));
+                if let Some(trace) = &mut self.shared.trace {
+                    let others = ports.iter().map(Port::id).filter(|id| *id != from.id());
+                    let strangers = others.filter(|id| !members.contains(id));
+                    trace.left_out.extend(strangers.map(|port| LeftOut { port, reason: None }));
+                }
             }
         }
         self.shared.totals.sent += receivers * self.segments;
@@ -268,7 +278,7 @@ impl Walk<'_, '_, '_> {
         let outcome = network.gateway.input(asker, layout, self.turn, self.shared, self.now);
         network.flood_made(self.turn, self.shared);
         network.settle(self.shared, self.now);
-        self.say_gateway(&outcome, frames);
+        self.say_gateway(layout, &outcome, frames);
         outcome
     }
 

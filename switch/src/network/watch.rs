@@ -12,6 +12,7 @@ use crate::loops::{self, Found, Probe};
 use crate::port::Port;
 use crate::resolution::{Holder, News, Question};
 use crate::storm::{Admission, Kind};
+use crate::trace::Stage;
 use crate::turn::Turn;
 use crate::vlan::{Leave, UNTAGGED};
 
@@ -94,12 +95,24 @@ impl Walk<'_, '_, '_> {
         let holder = network.resolution.holder(layout.vlan, question.target()).filter(reachable);
         let made = holder.and_then(|holder| question.answer(holder.mac, self.turn.frames));
         let Some(made) = made else { return false };
+        self.shared.tell(Stage::LookUp, || {
+            vec!["answered by the switch, so that nobody else hears it".into()]
+        });
         self.turn.frames.get_mut(made).vlan = tag_of(layout.vlan);
         self.turn.outbox.push_as(asker.id(), made, leave);
         self.shared.totals.consumed += self.segments;
         self.shared.totals.made += 1;
         self.shared.totals.sent += 1;
         true
+    }
+
+    /// Whether a frame asks for an address of the gateway's own, on a network where the switch answers: nobody else needs to
+    /// hear it then either.
+    pub(super) fn asks_gateway(&self, layout: &Layout) -> bool {
+        let (network, frame) = (&*self.network, self.turn.frames.get(self.idx));
+        network.answers
+            && Question::of(layout, frame).is_some_and(|q| network.gateway.has(q.target()))
+            && network.gateway.concerns(layout, frame, &network.services)
     }
 }
 

@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use pcap_file::pcap::{PcapPacket, PcapWriter};
-use portolan::api::types::{ExplainReceiver, ExplainStep};
+use portolan::api::types::{ExplainLeftOut, ExplainReceiver, ExplainStep};
 
 use super::*;
 
@@ -68,6 +68,11 @@ fn an_answer_reads_from_top_to_bottom() {
             summary: "ICMP".into(),
             frame: "00".into(),
         }],
+        left_out: vec![ExplainLeftOut {
+            node: "db".into(),
+            reason: "isolated".into(),
+            meaning: "Both are.".into(),
+        }],
     };
     let expected = [
         "frame 7: a > b",
@@ -75,6 +80,7 @@ fn an_answer_reads_from_top_to_bottom() {
         "  admit     fits",
         "  guard     DROPPED, guard_mac: Not its own.",
         "  to        web: an answer of the gateway: ICMP",
+        "  not to    db, isolated: Both are.",
     ];
     assert_eq!(lines(Some(7), &answer), expected);
 }

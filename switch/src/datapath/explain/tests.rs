@@ -97,6 +97,62 @@ fn tags_are_told_as_each_port_would_see_them() {
     );
 }
 
+/// Whom a frame would not be sent to.
+fn left_out(explanation: &Explanation) -> Vec<(u32, Option<DropReason>)> {
+    explanation.left_out.iter().map(|out| (out.port.0, out.reason)).collect()
+}
+
+#[test]
+fn whom_a_frame_to_everybody_does_not_reach_is_told_with_the_reason() {
+    let isolated = Conduct { isolated: true, ..Conduct::default() };
+    let apart = Conduct { vlans: VlanPolicy::Access(20), ..Conduct::default() };
+    let mut bench = Bench::bare();
+    bench.network(0, false);
+    for (id, conduct) in (1..).zip([isolated.clone(), isolated, apart, Conduct::default()]) {
+        bench.port_that(id, conduct);
+    }
+    let told = ask(&mut bench, 1, &plain(MacAddr::BROADCAST, mac(1)));
+    assert_eq!(receivers(&told), [(4, false)]);
+    let (isolated, vlan) = (DropReason::Isolated, DropReason::VlanNotAllowed);
+    assert_eq!(left_out(&told), [(2, Some(isolated)), (3, Some(vlan))]);
+    let told = ask(&mut bench, 4, &plain(MacAddr::BROADCAST, mac(4)));
+    assert_eq!((receivers(&told).len(), left_out(&told)), (2, vec![(3, Some(vlan))]));
+}
+
+#[test]
+fn who_it_was_for_is_told_of_a_frame_that_may_not_go_there() {
+    let mut bench = Bench::bare();
+    bench.network(0, true);
+    let isolated = Conduct { isolated: true, ..Conduct::default() };
+    bench.port_that(1, isolated.clone());
+    bench.port_that(2, isolated);
+    let told = ask(&mut bench, 1, &plain(mac(2), mac(1)));
+    assert_eq!(told.dropped, Some(DropReason::Isolated));
+    let said = said(&told, Stage::LookUp);
+    assert!(said.ends_with(&format!("{} lives behind port 2.", mac(2))), "{said}");
+}
+
+#[test]
+fn what_is_meant_for_the_gateway_of_a_vlan_is_told_to_be_unheard() {
+    let mut bench = Bench::bare();
+    bench.network(0, false);
+    for id in [1, 2] {
+        let vlans = VlanPolicy::Access(10);
+        bench.port_that(id, Conduct { vlans, ..Conduct::default() });
+    }
+    let why = "the gateway is of no VLAN, and this is of VLAN 10";
+    let told = ask(&mut bench, 1, &plain(GATEWAY_MAC, mac(1)));
+    assert_eq!(told.dropped, Some(DropReason::VlanNotAllowed));
+    assert!(said(&told, Stage::LookUp).ends_with(&format!(" {why}.")));
+    let question =
+        arp(MacAddr::BROADCAST, mac(1), 1, (mac(1), v4(1)), (MacAddr([0; 6]), GATEWAY_V4));
+    let told = ask(&mut bench, 1, &question);
+    assert_eq!(receivers(&told), [(2, false)]);
+    assert_eq!(said(&told, Stage::Gateway), format!("hears nothing of it: {why}"));
+    let other = ask(&mut bench, 1, &plain(MacAddr::BROADCAST, mac(1)));
+    assert_eq!(said(&other, Stage::Gateway), "", "nothing of what is none of its business");
+}
+
 #[test]
 fn what_the_gateway_would_answer_is_shown() {
     let mut bench = Bench::new(true, 2);

@@ -5,7 +5,7 @@ use crate::drops::DropReason;
 use crate::gateway::Outcome;
 use crate::headers::Layout;
 use crate::trace::{Piece, Stage};
-use crate::vlan::Leave;
+use crate::vlan::{Leave, UNTAGGED};
 
 use super::{Verdict, Walk};
 
@@ -85,12 +85,35 @@ impl Walk<'_, '_, '_> {
         }
     }
 
+    /// Adds to a frame that ended when it was looked up who it was for.
+    pub(super) fn say_whose(&mut self, layout: &Layout) {
+        let (network, dst) = (&*self.network, layout.dst);
+        let Some(trace) = &mut self.shared.trace else { return };
+        let more = if dst == network.gateway.mac() {
+            vec![format!(" {}.", of_no_vlan(layout.vlan)).into()]
+        } else if let Some(port) = network.stations.lookup(layout.vlan, dst, self.now) {
+            vec![format!(" {dst} lives behind ").into(), Piece::Port(port), ".".into()]
+        } else {
+            return;
+        };
+        if let Some(step) = trace.steps.last_mut() {
+            step.detail.extend(more);
+        }
+    }
+
     /// What the gateway made of it; `frames` is how many there were before.
-    pub(super) fn say_gateway(&mut self, outcome: &Outcome, frames: usize) {
+    pub(super) fn say_gateway(&mut self, layout: &Layout, outcome: &Outcome, frames: usize) {
         let made = self.turn.frames.len() - frames;
         let Some(trace) = &mut self.shared.trace else { return };
         match outcome {
-            Outcome::Ignored => {}
+            Outcome::Ignored => {
+                let (network, frame) = (&*self.network, self.turn.frames.get(self.idx));
+                let (gateway, services) = (&network.gateway, &network.services);
+                if layout.vlan != UNTAGGED && gateway.is_meant(layout, frame, services) {
+                    let said = format!("hears nothing of it: {}", of_no_vlan(layout.vlan));
+                    trace.passed(Stage::Gateway, vec![said.into()]);
+                }
+            }
             Outcome::Aside(ip) => {
                 trace.passed(Stage::Gateway, vec![format!("to be routed to {}", ip.dst).into()]);
             }
@@ -101,4 +124,9 @@ impl Walk<'_, '_, '_> {
             Outcome::Consumed => trace.passed(Stage::Gateway, vec!["takes it".into()]),
         }
     }
+}
+
+/// Why the gateway hears nothing of a VLAN.
+fn of_no_vlan(vlan: u16) -> String {
+    format!("the gateway is of no VLAN, and this is of VLAN {vlan}")
 }
