@@ -5,6 +5,7 @@
 //! (`forwarder`), and through Portolan's dataplane (`pair`); `perf/results` tells what was tried.
 
 pub mod packet_socket;
+pub mod plane;
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -5,19 +5,15 @@
 //! Host `i` is `h<i>`, in the domain `figures`, and has 10.98.0.0 and fd00:98::, each with 16 + `i` added. The wire is host 0's,
 //! the gateway 10.98.255.254 and fd00:98::ffff.
 
-use std::ffi::CString;
 use std::io::{self, Read};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::mpsc;
 
 use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_perf::guest_mac;
-use portolan_switch::command::{Answer, Command, Egress, HostSpec, NetworkSpec, PortSpec, Query};
+use portolan_perf::plane::{Plane, open};
+use portolan_switch::command::{Command, Egress, HostSpec, NetworkSpec, PortSpec};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
-use portolan_switch::io::{
-    Dataplane, Down, Features, Handle, PacketWire, Port, RingShape, Up, packet,
-};
+use portolan_switch::io::{Down, Port, RingShape, packet};
 
 const NETWORK: NetworkId = NetworkId(0);
 
@@ -31,23 +27,6 @@ fn addresses(host: u32) -> [IpAddr; 2] {
     let v4 = Ipv4Addr::from_bits(Ipv4Addr::new(10, 98, 0, 0).to_bits() + at);
     let v6 = Ipv6Addr::new(0xfd00, 0x98, 0, 0, 0, 0, 0, 0).to_bits() + u128::from(at);
     [v4.into(), Ipv6Addr::from_bits(v6).into()]
-}
-
-fn open(name: &str) -> io::Result<PacketWire> {
-    let text = CString::new(name)?;
-    // SAFETY: `text` is a C string; socket takes no pointers, and a fresh descriptor is nobody else's.
-    let (ifindex, socket) = unsafe {
-        let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        (libc::if_nametoindex(text.as_ptr()), OwnedFd::from_raw_fd(socket))
-    };
-    PacketWire::open(socket, ifindex, SHAPE)
-}
-
-fn send(handle: &Handle, message: Down) -> io::Result<()> {
-    handle.send(message).map_err(|_| io::Error::other("the dataplane takes no messages"))
 }
 
 /// The commands that make the network and its names.
@@ -100,29 +79,15 @@ fn main() -> io::Result<()> {
         }
         return Ok(());
     };
-    let (tell, told) = mpsc::channel();
-    let notify = move || {
-        _ = tell.send(());
-    };
-    let handle = Dataplane::spawn(1, Features::probe(), Box::new(notify))?;
+    let plane = Plane::start()?;
     for command in commands(count) {
-        while handle.send(Down::Command(command.clone())).is_err() {
-            std::thread::yield_now();
-        }
+        plane.send(Down::Command(command));
     }
-    send(&handle, Down::Open(PortId(0), Port::Packet(open(device)?)))?;
+    plane.send(Down::Open(PortId(0), Port::Packet(open(device, SHAPE)?)));
     println!("ready");
     io::stdin().read_to_end(&mut Vec::new())?;
-    send(&handle, Down::Query(1, Query::Counters(NETWORK)))?;
-    while told.recv().is_ok() {
-        while let Some(up) = handle.receive() {
-            if let Up::Answer(1, Answer::Counters { ports, .. }) = up {
-                for (why, count) in ports.iter().flat_map(|row| row.drops.nonzero()) {
-                    eprintln!("dropped: {} {count}", why.name());
-                }
-                return Ok(());
-            }
-        }
+    for (why, count) in plane.counters(NETWORK).iter().flat_map(|row| row.drops.nonzero()) {
+        eprintln!("dropped: {} {count}", why.name());
     }
     Ok(())
 }

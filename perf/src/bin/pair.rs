@@ -1,36 +1,15 @@
 //! Portolan's dataplane with two wires on one guarded network, and no daemon: `pair IFNAME IFNAME [SLOTS SLOT_KIB]`, as root
 //! in the namespace that holds both devices. When its standard input ends it prints what was dropped, and leaves.
 
-use std::ffi::CString;
 use std::io::{self, Read};
-use std::os::fd::{FromRawFd, OwnedFd};
-use std::sync::mpsc;
 
+use portolan_perf::plane::{Plane, open};
 use portolan_perf::{guest_address, guest_mac};
-use portolan_switch::command::{Answer, Command, Egress, NetworkSpec, PortSpec, Query};
+use portolan_switch::command::{Command, Egress, NetworkSpec, PortSpec};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId};
-use portolan_switch::io::{
-    Dataplane, Down, Features, Handle, PacketWire, Port, RingShape, Up, packet,
-};
+use portolan_switch::io::{Down, Port, RingShape, packet};
 
 const NETWORK: NetworkId = NetworkId(0);
-
-fn open(name: &str, shape: RingShape) -> io::Result<PacketWire> {
-    let text = CString::new(name)?;
-    // SAFETY: `text` is a C string; socket takes no pointers, and a fresh descriptor is nobody else's.
-    let (ifindex, socket) = unsafe {
-        let socket = libc::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0);
-        if socket < 0 {
-            return Err(io::Error::last_os_error());
-        }
-        (libc::if_nametoindex(text.as_ptr()), OwnedFd::from_raw_fd(socket))
-    };
-    PacketWire::open(socket, ifindex, shape)
-}
-
-fn send(handle: &Handle, message: Down) -> io::Result<()> {
-    handle.send(message).map_err(|_| io::Error::other("the dataplane takes no messages"))
-}
 
 fn main() -> io::Result<()> {
     let words: Vec<String> = std::env::args().skip(1).collect();
@@ -44,14 +23,7 @@ fn main() -> io::Result<()> {
         }
         _ => packet::SHAPE,
     };
-    let (tell, told) = mpsc::channel();
-    let handle = Dataplane::spawn(
-        1,
-        Features::probe(),
-        Box::new(move || {
-            _ = tell.send(());
-        }),
-    )?;
+    let plane = Plane::start()?;
     let network = NetworkSpec {
         id: NETWORK,
         zone: None,
@@ -63,40 +35,29 @@ fn main() -> io::Result<()> {
         carriage: Default::default(),
         services: Default::default(),
     };
-    send(&handle, Down::Command(Command::CreateNetwork(network)))?;
+    plane.send(Down::Command(Command::CreateNetwork(network)));
     for i in 0..2 {
         let (id, node) = (PortId(i.into()), NodeId(i.into()));
         let (mac, addresses) = (guest_mac(i), vec![guest_address(i)]);
         let port =
             PortSpec { id, network: NETWORK, node, mac, addresses, conduct: Default::default() };
-        send(&handle, Down::Command(Command::AttachPort(port)))?;
+        plane.send(Down::Command(Command::AttachPort(port)));
     }
-    send(&handle, Down::Command(Command::Commit(1)))?;
+    plane.send(Down::Command(Command::Commit(1)));
     for (i, name) in (0..).zip([first, second]) {
-        send(&handle, Down::Open(PortId(i), Port::Packet(open(name, shape)?)))?;
+        plane.send(Down::Open(PortId(i), Port::Packet(open(name, shape)?)));
     }
     io::stdin().read_to_end(&mut Vec::new())?;
-    send(&handle, Down::Query(1, Query::Counters(NETWORK)))?;
-    while told.recv().is_ok() {
-        while let Some(up) = handle.receive() {
-            if let Up::Answer(1, Answer::Counters { ports, .. }) = up {
-                for row in ports {
-                    let drops: Vec<String> = row
-                        .drops
-                        .nonzero()
-                        .map(|(why, count)| format!("{} {count}", why.name()))
-                        .collect();
-                    println!(
-                        "port {}: {} in, {} out, dropped [{}]",
-                        row.port.0,
-                        row.rx_frames,
-                        row.tx_frames,
-                        drops.join(", ")
-                    );
-                }
-                return Ok(());
-            }
-        }
+    for row in plane.counters(NETWORK) {
+        let drops: Vec<String> =
+            row.drops.nonzero().map(|(why, count)| format!("{} {count}", why.name())).collect();
+        println!(
+            "port {}: {} in, {} out, dropped [{}]",
+            row.port.0,
+            row.rx_frames,
+            row.tx_frames,
+            drops.join(", ")
+        );
     }
     Ok(())
 }
