@@ -7,7 +7,7 @@ use portolan_switch::ids::MacAddr;
 use serde::{Deserialize, Serialize};
 
 use super::carriage::StormWish;
-use super::{Key, NETWORK, NetworkOptions, OURS, names, on, one_of, read};
+use super::{Key, NETWORK, NetworkOptions, OURS, names, on, one_of, read, unknown};
 use crate::topology::refusal::Faults;
 
 /// The option that names the interface of one endpoint, as Docker has it.
@@ -115,13 +115,8 @@ impl EndpointOptions {
                 faults.invalid(format!(
                     "{name} is an option of networks: give it to network create, as -o"
                 ));
-            } else if name.starts_with(OURS) {
-                let known = names(ENDPOINT);
-                faults.invalid(format!("there is no driver option {name}: there are {known}"));
             } else {
-                warnings.push(format!(
-                    "driver option {name:?} is kept but has no effect in this version"
-                ));
+                unknown("driver option", name, names(ENDPOINT), faults, warnings);
             }
         });
         if options.is_wire() {
@@ -168,14 +163,17 @@ impl EndpointOptions {
 
 /// Reads `access:ID`, `tunnel:ID` or `trunk:ID,FIRST-LAST,native:ID`.
 fn vlans(value: &str) -> Result<VlanPolicy, String> {
-    let needed = || {
-        "access:ID, tunnel:ID or trunk:ID,FIRST-LAST,native:ID is needed, each ID from 1 to 4094 and given once".to_owned()
-    };
     let id = |text: &str| {
         let plain = text.bytes().all(|byte| byte.is_ascii_digit());
-        text.parse().ok().filter(|id| plain && VLANS.contains(id)).ok_or_else(needed)
+        text.parse().ok().filter(|id| plain && VLANS.contains(id)).ok_or_else(|| {
+            format!(
+                "{text:?} is no VLAN: a number from {} to {} is needed",
+                VLANS.start(),
+                VLANS.end()
+            )
+        })
     };
-    let (kind, rest) = value.split_once(':').ok_or_else(needed)?;
+    let (kind, rest) = value.split_once(':').unwrap_or((value, ""));
     match kind {
         "access" => Ok(VlanPolicy::Access(id(rest)?)),
         "tunnel" => Ok(VlanPolicy::Tunnel(id(rest)?)),
@@ -184,19 +182,22 @@ fn vlans(value: &str) -> Result<VlanPolicy, String> {
             for part in rest.split(',') {
                 if let Some(text) = part.strip_prefix("native:") {
                     if native.replace(id(text)?).is_some() {
-                        return Err(needed());
+                        return Err("native is given twice: one VLAN is needed at most".into());
                     }
                     continue;
                 }
                 let (first, last) = part.split_once('-').unwrap_or((part, part));
                 let (first, last) = (id(first)?, id(last)?);
-                if first > last || !(first..=last).all(|id| allowed.insert(id)) {
-                    return Err(needed());
+                if first > last {
+                    return Err(format!("{part:?} runs backwards: {last}-{first} is needed"));
+                }
+                if let Some(twice) = (first..=last).find(|id| !allowed.insert(*id)) {
+                    return Err(format!("VLAN {twice} is given twice: each is needed once"));
                 }
             }
             Ok(VlanPolicy::Trunk { allowed: allowed.into_iter().collect(), native })
         }
-        _ => Err(needed()),
+        _ => Err("access:ID, tunnel:ID or trunk:ID,FIRST-LAST,native:ID is needed".into()),
     }
 }
 
@@ -204,15 +205,17 @@ fn vlans(value: &str) -> Result<VlanPolicy, String> {
 fn macs(value: &str) -> Result<Vec<MacAddr>, String> {
     let mut macs: Vec<MacAddr> = Vec::new();
     for part in value.split(',') {
-        let mac = part.parse::<MacAddr>().ok().filter(|mac| mac.is_station());
-        match mac {
-            Some(mac) if !macs.contains(&mac) && macs.len() < STATIONS_MAX => macs.push(mac),
-            _ => {
-                return Err(format!(
-                    "at most {STATIONS_MAX} hardware addresses of stations are needed, parted by commas, each once"
-                ));
-            }
+        let mac: MacAddr = part.parse()?;
+        if !mac.is_station() {
+            return Err(format!("{part} is of no station: groups and zero are not"));
         }
+        if macs.contains(&mac) {
+            return Err(format!("{part} is given twice: each is needed once"));
+        }
+        if macs.len() == STATIONS_MAX {
+            return Err(format!("more than {STATIONS_MAX} stations are given"));
+        }
+        macs.push(mac);
     }
     Ok(macs)
 }
