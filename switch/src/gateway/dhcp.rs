@@ -19,17 +19,14 @@ use crate::ids::{MacAddr, PortId, Time};
 use crate::turn::Turn;
 use crate::vlan::UNTAGGED;
 
-use super::dns::HEADER_LEN;
-use super::reply::{IPV4_LEN, ethernet};
+use super::dhcp6::SERVERS_MAC;
+use super::reply::{UDP_LEN, ethernet};
 use super::services::{Services, moment};
 use super::{Call, Gateway, arp};
 
 /// Room that a turn must have left for what the server makes unasked: no reply is larger than a client takes, which is seldom
 /// more than the smallest packet that all take.
 const ROOM: usize = 2048;
-
-/// Where a UDP header has its checksum.
-const CHECK_AT: usize = 6;
 
 /// Whether a packet is a client's, or a relay agent's, to a server.
 pub(super) fn asks(ip: &Ip, frame: &[u8]) -> bool {
@@ -51,14 +48,17 @@ impl Gateway {
         services.dhcp4().is_some() && asks(ip, frame) && ours()
     }
 
-    /// Whether an IPv4 packet to everybody asks this network's server of DHCP. On a guarded network it is the gateway's alone, for
-    /// nobody else there may answer.
+    /// Whether a packet to everybody, or to the group of servers, asks one of this network's servers of DHCP. On a guarded network
+    /// it is the gateway's alone, for nobody else there may answer.
     pub(crate) fn hears(&self, layout: &Layout, frame: &[u8], services: &Services) -> bool {
-        layout.dst == MacAddr::BROADCAST
-            && layout.vlan == UNTAGGED
-            && layout.ethertype == ethertype::IPV4
-            && services.dhcp4().is_some()
-            && matches!(layout.ip(frame), Ok(Some(ip)) if self.asks_dhcp(&ip, frame, services))
+        let served = match layout.ethertype {
+            ethertype::IPV4 => layout.dst == MacAddr::BROADCAST && services.dhcp4().is_some(),
+            ethertype::IPV6 => layout.dst == SERVERS_MAC && services.dhcp6().is_some(),
+            _ => false,
+        };
+        let asks =
+            |ip: &Ip| self.asks_dhcp(ip, frame, services) || self.asks_dhcp6(ip, frame, services);
+        served && layout.vlan == UNTAGGED && matches!(layout.ip(frame), Ok(Some(ip)) if asks(&ip))
     }
 
     /// Does what the server of DHCP has to do by now: what it has to say is put into the outbox, what it has to ask everybody
@@ -108,20 +108,9 @@ impl Gateway {
         reply: &Reply,
         frames: &mut FrameTable<'_>,
     ) -> Option<FrameIdx> {
-        let length = HEADER_LEN + reply.message.len();
-        let udp_length = u16::try_from(length).ok()?;
-        let made = frames.make(ETHERNET_LEN + IPV4_LEN + length)?;
-        let frame = frames.get_mut(made).bytes_mut();
-        ethernet(frame, MacAddr(reply.hardware), self.mac, ethertype::IPV4);
-        let packet = &mut frame[ETHERNET_LEN..];
-        let datagram = &mut packet[IPV4_LEN..];
-        datagram[..2].copy_from_slice(&SERVER_PORT.to_be_bytes());
-        datagram[2..4].copy_from_slice(&reply.to.port().to_be_bytes());
-        datagram[4..6].copy_from_slice(&udp_length.to_be_bytes());
-        datagram[HEADER_LEN..].copy_from_slice(&reply.message);
-        let to = IpAddr::V4(*reply.to.ip());
-        Header::new(own.into(), to, protocol::UDP).seal(packet, CHECK_AT);
-        Some(made)
+        let header = Header::new(own.into(), (*reply.to.ip()).into(), protocol::UDP);
+        let ports = (SERVER_PORT, reply.to.port());
+        self.make_datagram(MacAddr(reply.hardware), &header, ports, &reply.message, frames)
     }
 }
 
@@ -134,12 +123,12 @@ impl Call<'_, '_, '_> {
         let frame = self.turn.frames.get(self.asker.frame);
         let datagram = ip.transport(frame.bytes());
         let [_, _, _, _, l0, l1, ..] =
-            *datagram.first_chunk::<HEADER_LEN>().ok_or(DropReason::Malformed)?;
+            *datagram.first_chunk::<UDP_LEN>().ok_or(DropReason::Malformed)?;
         if frame.offload.gso.is_some() {
             return Err(DropReason::GatewayUnserved);
         }
         let length = usize::from(u16::from_be_bytes([l0, l1]));
-        let message = datagram.get(HEADER_LEN..length).ok_or(DropReason::Malformed)?;
+        let message = datagram.get(UDP_LEN..length).ok_or(DropReason::Malformed)?;
         self.verify(ip)?;
         let (zone, host) = (zone_key(self.network()), host_key(self.asker.port.node()));
         let from = Origin {

@@ -12,24 +12,19 @@ use portolan_nat::write::Header;
 use crate::datapath::Shared;
 use crate::drops::DropReason;
 use crate::frame::{FrameIdx, FrameTable};
-use crate::headers::{ETHERNET_LEN, Ip, Layout, ethertype, protocol};
+use crate::headers::{Ip, protocol};
 use crate::ids::{MacAddr, PortId, Time};
 use crate::turn::Turn;
-use crate::vlan::UNTAGGED;
 
-use super::dns::HEADER_LEN;
-use super::reply::{IPV6_LEN, ethernet};
+use super::reply::UDP_LEN;
 use super::services::{Services, moment};
 use super::{Call, Gateway, ndp};
 
 /// Room that a turn must have left for what the server makes unasked: no answer is longer.
 const ROOM: usize = 4096;
 
-/// Where a UDP header has its checksum.
-const CHECK_AT: usize = 6;
-
 /// The hardware address of the group of servers.
-const SERVERS_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 1, 0, 2]);
+pub(super) const SERVERS_MAC: MacAddr = MacAddr([0x33, 0x33, 0, 1, 0, 2]);
 
 impl Gateway {
     /// Whether a packet asks this network's server of DHCPv6.
@@ -39,15 +34,6 @@ impl Gateway {
             && ip.has_transport()
             && ip.transport(frame).get(2..4) == Some(&SERVER_PORT.to_be_bytes())
             && ip.dst == IpAddr::V6(SERVERS)
-    }
-
-    /// As [`Gateway::hears`], for DHCPv6.
-    pub(crate) fn hears_v6(&self, layout: &Layout, frame: &[u8], services: &Services) -> bool {
-        layout.dst == SERVERS_MAC
-            && layout.vlan == UNTAGGED
-            && layout.ethertype == ethertype::IPV6
-            && services.dhcp6().is_some()
-            && matches!(layout.ip(frame), Ok(Some(ip)) if self.asks_dhcp6(&ip, frame, services))
     }
 
     /// Does what the server of DHCPv6 has to do by now, as [`Gateway::run_dhcp`] does.
@@ -82,22 +68,9 @@ impl Gateway {
         reply: &Reply,
         frames: &mut FrameTable<'_>,
     ) -> Option<FrameIdx> {
-        let length = HEADER_LEN + reply.message.len();
-        let udp_length = u16::try_from(length).ok()?;
-        if IPV6_LEN + length > self.mtu {
-            return None;
-        }
-        let made = frames.make(ETHERNET_LEN + IPV6_LEN + length)?;
-        let frame = frames.get_mut(made).bytes_mut();
-        ethernet(frame, MacAddr(reply.to.hardware), self.mac, ethertype::IPV6);
-        let packet = &mut frame[ETHERNET_LEN..];
-        let datagram = &mut packet[IPV6_LEN..];
-        datagram[..2].copy_from_slice(&SERVER_PORT.to_be_bytes());
-        datagram[2..4].copy_from_slice(&CLIENT_PORT.to_be_bytes());
-        datagram[4..6].copy_from_slice(&udp_length.to_be_bytes());
-        datagram[HEADER_LEN..].copy_from_slice(&reply.message);
-        Header::new(own.into(), reply.to.address.into(), protocol::UDP).seal(packet, CHECK_AT);
-        Some(made)
+        let header = Header::new(own.into(), reply.to.address.into(), protocol::UDP);
+        let ports = (SERVER_PORT, CLIENT_PORT);
+        self.make_datagram(MacAddr(reply.to.hardware), &header, ports, &reply.message, frames)
     }
 }
 
@@ -116,12 +89,12 @@ impl Call<'_, '_, '_> {
         let frame = self.turn.frames.get(self.asker.frame);
         let datagram = ip.transport(frame.bytes());
         let [_, _, _, _, l0, l1, ..] =
-            *datagram.first_chunk::<HEADER_LEN>().ok_or(DropReason::Malformed)?;
+            *datagram.first_chunk::<UDP_LEN>().ok_or(DropReason::Malformed)?;
         if frame.offload.gso.is_some() {
             return Err(DropReason::GatewayUnserved);
         }
         let length = usize::from(u16::from_be_bytes([l0, l1]));
-        let message = datagram.get(HEADER_LEN..length).ok_or(DropReason::Malformed)?;
+        let message = datagram.get(UDP_LEN..length).ok_or(DropReason::Malformed)?;
         self.verify(ip)?;
         let (port, now) = (self.asker.port.id(), self.now);
         // Whoever asks here listens to advertisements, which told it to.

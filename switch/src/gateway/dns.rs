@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use portolan_dhcp::dns::query::{Reaction, Transport, react};
 use portolan_nat::icmp_error::Reason;
 use portolan_nat::sockets;
+use portolan_nat::write::Header;
 
 use crate::datapath::host_key;
 use crate::drops::DropReason;
@@ -14,13 +15,10 @@ use crate::trace::Stage;
 
 use super::Call;
 use super::forward::Client;
-use super::reply::{IPV4_LEN, IPV6_LEN, Packet};
+use super::reply::{IPV4_LEN, IPV6_LEN, UDP_LEN};
 
 /// The port of DNS, UDP and TCP.
 pub(super) const PORT: u16 = 53;
-
-/// Bytes of a UDP header.
-pub(super) const HEADER_LEN: usize = 8;
 
 impl Call<'_, '_, '_> {
     /// Answers a DNS query, as the node that owns the asking port sees the names, or has others asked; takes the reply of a
@@ -29,7 +27,7 @@ impl Call<'_, '_, '_> {
         let frame = self.turn.frames.get(self.asker.frame);
         let datagram = ip.transport(frame.bytes());
         let [s0, s1, d0, d1, l0, l1, ..] =
-            *datagram.first_chunk::<HEADER_LEN>().ok_or(DropReason::Malformed)?;
+            *datagram.first_chunk::<UDP_LEN>().ok_or(DropReason::Malformed)?;
         let (from, to) = (u16::from_be_bytes([s0, s1]), u16::from_be_bytes([d0, d1]));
         let len = usize::from(u16::from_be_bytes([l0, l1]));
         let reply = self.is_expected(sockets::Transport::Udp, (ip.src, from).into(), to);
@@ -40,7 +38,7 @@ impl Call<'_, '_, '_> {
         if frame.offload.gso.is_some() || from == 0 {
             return Err(DropReason::GatewayUnserved);
         }
-        let message = datagram.get(HEADER_LEN..len).ok_or(DropReason::Malformed)?;
+        let message = datagram.get(UDP_LEN..len).ok_or(DropReason::Malformed)?;
         self.verify(ip)?;
         if reply {
             let (network, random) = (self.network(), &mut *self.turn.random);
@@ -48,7 +46,7 @@ impl Call<'_, '_, '_> {
             return Ok(());
         }
         let header = if ip.src.is_ipv4() { IPV4_LEN } else { IPV6_LEN };
-        let limit = self.gateway.mtu.saturating_sub(header + HEADER_LEN);
+        let limit = self.gateway.mtu.saturating_sub(header + UDP_LEN);
         let node = self.asker.port.node();
         let (transport, asker) = (Transport::Udp { limit }, host_key(node));
         let reaction = react(&self.shared.names, asker, message, transport, self.turn.random);
@@ -74,14 +72,8 @@ impl Call<'_, '_, '_> {
         if reply.len() > limit {
             return Err(DropReason::GatewayUnserved);
         }
-        let packet = Packet::answering(ip, HEADER_LEN + reply.len(), 6);
-        let len = (packet.len as u16).to_be_bytes();
-        self.send_packet(self.asker.mac, &packet, |_, answer| {
-            answer[..2].copy_from_slice(&to.to_be_bytes());
-            answer[2..4].copy_from_slice(&from.to_be_bytes());
-            answer[4..6].copy_from_slice(&len);
-            answer[HEADER_LEN..].copy_from_slice(&reply);
-        })
+        let header = Header::new(ip.dst, ip.src, ip.protocol);
+        self.send_datagram(self.asker.mac, &header, (to, from), &reply)
     }
 
     /// Whether a packet from there to a port of the gateway comes from a server that was asked from that port.

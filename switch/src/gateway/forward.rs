@@ -34,9 +34,9 @@ use crate::network::Network;
 use crate::policy::Prefixes;
 use crate::turn::Turn;
 
-use super::dns::{HEADER_LEN, PORT};
+use super::dns::PORT;
 use super::dns_tcp::Pool;
-use super::reply;
+use super::reply::{self, UDP_LEN, write_datagram};
 use caller::Caller;
 use stream::Stream;
 
@@ -434,7 +434,7 @@ impl Forwarding {
                 }
                 Client::Datagram { port, macs, to, from } => {
                     let header = Header::new(from, to.ip(), protocol::UDP);
-                    let len = ETHERNET_LEN + header.len() + HEADER_LEN + message.len();
+                    let len = ETHERNET_LEN + header.len() + UDP_LEN + message.len();
                     let Some(made) = ways.turn.frames.make(len) else {
                         self.retry = Some(ways.now + RETRY);
                         return;
@@ -452,18 +452,6 @@ impl Forwarding {
             self.replies.pop_front();
         }
     }
-}
-
-/// Writes a UDP packet that is exactly as long as `packet`. The caller has seen to its length.
-fn write_datagram(packet: &mut [u8], header: &Header, ports: (u16, u16), payload: &[u8]) {
-    let datagram = &mut packet[header.len()..];
-    let len = (datagram.len() as u16).to_be_bytes();
-    datagram[..2].copy_from_slice(&ports.0.to_be_bytes());
-    datagram[2..4].copy_from_slice(&ports.1.to_be_bytes());
-    datagram[4..6].copy_from_slice(&len);
-    datagram[6..HEADER_LEN].fill(0);
-    datagram[HEADER_LEN..].copy_from_slice(payload);
-    header.seal(packet, 6);
 }
 
 #[cfg(test)]

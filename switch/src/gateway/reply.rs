@@ -5,10 +5,14 @@ use portolan_nat::write::Header;
 pub(super) use portolan_nat::write::IPV4_LEN;
 
 use crate::drops::DropReason;
+use crate::frame::{FrameIdx, FrameTable};
 use crate::headers::{ETHERNET_LEN, Ip, ethertype};
 use crate::ids::MacAddr;
 
-use super::Call;
+use super::{Call, Gateway};
+
+/// Bytes of a UDP header.
+pub(super) const UDP_LEN: usize = 8;
 
 /// A packet to be: everything but its payload.
 pub(super) struct Packet {
@@ -31,6 +35,52 @@ pub(crate) fn ethernet(frame: &mut [u8], dst: MacAddr, src: MacAddr, kind: u16) 
     frame[..6].copy_from_slice(&dst.0);
     frame[6..12].copy_from_slice(&src.0);
     frame[12..14].copy_from_slice(&kind.to_be_bytes());
+}
+
+/// Writes an IP packet with a UDP datagram from the first port to the second. The caller has seen to the length, which is exactly
+/// that.
+pub(super) fn write_datagram(
+    packet: &mut [u8],
+    header: &Header,
+    ports: (u16, u16),
+    payload: &[u8],
+) {
+    let datagram = &mut packet[header.len()..];
+    let len = (datagram.len() as u16).to_be_bytes();
+    datagram[..2].copy_from_slice(&ports.0.to_be_bytes());
+    datagram[2..4].copy_from_slice(&ports.1.to_be_bytes());
+    datagram[4..6].copy_from_slice(&len);
+    datagram[6..UDP_LEN].fill(0);
+    datagram[UDP_LEN..].copy_from_slice(payload);
+    header.seal(packet, 6);
+}
+
+impl Gateway {
+    /// A frame to `dst` with a UDP datagram from the first port to the second. None where it does not fit the network, or there
+    /// is no room for it.
+    pub(super) fn make_datagram(
+        &self,
+        dst: MacAddr,
+        header: &Header,
+        ports: (u16, u16),
+        payload: &[u8],
+        frames: &mut FrameTable<'_>,
+    ) -> Option<FrameIdx> {
+        let len = header.len() + UDP_LEN + payload.len();
+        if len > self.mtu {
+            return None;
+        }
+        let made = frames.make(ETHERNET_LEN + len)?;
+        let frame = frames.get_mut(made).bytes_mut();
+        ethernet(frame, dst, self.mac, kind(header));
+        write_datagram(&mut frame[ETHERNET_LEN..], header, ports, payload);
+        Some(made)
+    }
+}
+
+/// The Ethernet type of a packet.
+fn kind(header: &Header) -> u16 {
+    if header.src.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 }
 }
 
 impl Call<'_, '_, '_> {
@@ -62,10 +112,25 @@ impl Call<'_, '_, '_> {
         fill: impl FnOnce(&[u8], &mut [u8]),
     ) -> Result<(), DropReason> {
         let header = packet.header.len();
-        let kind = if packet.header.src.is_ipv4() { ethertype::IPV4 } else { ethertype::IPV6 };
-        self.send(dst, kind, header + packet.len, |asked, answer| {
+        self.send(dst, kind(&packet.header), header + packet.len, |asked, answer| {
             fill(asked, &mut answer[header..]);
             packet.header.seal(answer, packet.check_at);
         })
+    }
+
+    /// Sends the datagram that [`Gateway::make_datagram`] makes, out of the asking port. [`DropReason::GatewayLimit`] where there
+    /// is none.
+    pub(super) fn send_datagram(
+        &mut self,
+        dst: MacAddr,
+        header: &Header,
+        ports: (u16, u16),
+        payload: &[u8],
+    ) -> Result<(), DropReason> {
+        let made = self.gateway.make_datagram(dst, header, ports, payload, self.turn.frames);
+        self.turn.outbox.push(self.asker.port.id(), made.ok_or(DropReason::GatewayLimit)?);
+        self.shared.totals.made += 1;
+        self.shared.totals.sent += 1;
+        Ok(())
     }
 }

@@ -12,8 +12,9 @@ use portolan_nat::write::{HOP_LIMIT, Header};
 use rand::Rng;
 
 use crate::datapath::{host_key, network_id};
-use crate::gateway::dns::{HEADER_LEN, PORT};
+use crate::gateway::dns::PORT;
 use crate::gateway::dns_tcp::{Link, MTU_MAX};
+use crate::gateway::reply::{UDP_LEN, write_datagram};
 use crate::ids::{NetworkId, NodeId};
 use crate::network::Network;
 use crate::policy::{self, Origin};
@@ -21,7 +22,7 @@ use crate::uplink::Lans;
 
 use super::caller::Caller;
 use super::stream::Stream;
-use super::{Forwarding, Line, Server, Ways, write_datagram};
+use super::{Forwarding, Line, Server, Ways};
 
 /// Where ports of the gateway's own questions begin (RFC 6335, section 6).
 pub(super) const PORTS_FROM: u16 = 49_152;
@@ -139,7 +140,7 @@ impl Forwarding {
         let port =
             self.draw_port((network, Transport::Udp), own, server, ways.sockets, ways.turn.random)?;
         let header = Header::new(own, server, protocol::UDP);
-        let len = header.len() + HEADER_LEN + message.len();
+        let len = header.len() + UDP_LEN + message.len();
         if lans.mtu(zone)? < len {
             return None;
         }
