@@ -6,6 +6,7 @@
 //! are right unless the script says otherwise: so the script gets far with few bytes. After each step the frames must
 //! balance; a panic anywhere is the finding.
 
+mod drive;
 mod frames;
 mod lan;
 mod parsers;
@@ -19,22 +20,19 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
-use portolan_nat::sockets::host::{Ready, SocketId};
 use portolan_switch::command::{
     Command, Egress, Filtering, Limits, NetworkSpec, Owner, PortSpec, Publication, PublicationId,
     Transport, Zone,
 };
 use portolan_switch::datapath::Datapath;
-use portolan_switch::frame::{Frame, FrameTable, HEADROOM};
+use portolan_switch::frame::FrameTable;
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
 use portolan_switch::outbox::Outbox;
-use portolan_switch::turn::Turn;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
 use crate::host::{Answer, Peer, Talker};
-use crate::host::{HOST4, HOST6, SimHost};
+use crate::host::{HOST4, HOST6};
 use crate::packet::{ethernet, fill_checksums, ip, udp};
+use drive::{Drive, Shape, Watch};
 
 const GUEST: MacAddr = MacAddr([2, 0, 0, 0, 0, 9]);
 const GATEWAY: MacAddr = MacAddr([2, 0, 0, 0, 0, 1]);
@@ -45,11 +43,8 @@ const OUTSIDE4: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 5));
 const OUTSIDE6: IpAddr = IpAddr::V6(Ipv6Addr::new(0x2001, 0xdb8, 2, 0, 0, 0, 0, 5));
 const UPSTREAM: IpAddr = IpAddr::V4(Ipv4Addr::new(203, 0, 113, 53));
 
-/// Steps of one script, and frames of one pump: beyond them nothing new is learned.
+/// Steps of one script: beyond them nothing new is learned.
 const STEPS_MAX: usize = 200;
-const ROUNDS_MAX: usize = 50;
-
-const ARENA: usize = 1 << 18;
 
 /// Bytes that are read from the front, zeros behind their end.
 struct Script<'s>(&'s [u8]);
@@ -70,21 +65,20 @@ impl<'s> Script<'s> {
     }
 }
 
-/// Where a flow of TCP stands, as the guest last heard.
+/// Where each flow of TCP stands, as the guest last heard.
 type Heard = BTreeMap<(u16, u16), (u32, u32)>;
 
-/// A switch with one guest, a host, and an outside.
-struct Stage {
-    datapath: Datapath,
-    host: SimHost,
-    random: ChaCha8Rng,
-    now: Time,
-    again: Vec<(SocketId, Ready)>,
-    heard: Heard,
+impl Watch for Heard {
+    fn look(&mut self, _: &mut Datapath, out: &Outbox, frames: &FrameTable<'_>, _: Time) {
+        out.entries().iter().for_each(|entry| hear(self, frames.get(entry.frame).bytes()));
+    }
 }
 
+/// A switch with one guest, a host, and an outside.
+type Stage = Drive<Heard>;
+
 impl Stage {
-    fn new() -> Stage {
+    fn staged() -> Stage {
         let mut datapath = Datapath::new(1);
         let net = |text: &str| text.parse().expect("a prefix");
         let publication = |number, transport| Publication {
@@ -133,9 +127,8 @@ impl Stage {
         ] {
             datapath.apply(command, Time::ZERO);
         }
-        let mut host = SimHost::new(1);
-        host.loopback = true;
-        host.anybody = Some(Peer::echo());
+        let mut stage = Drive::new(datapath, Heard::new());
+        let host = &mut stage.host;
         let at = |port| SocketAddr::new(OUTSIDE4, port);
         host.peers.insert(at(81), Peer::that_answers(Answer::Refuse));
         host.peers.insert(at(82), Peer::source(vec![7; 100_000]));
@@ -149,67 +142,14 @@ impl Stage {
         for (number, udp) in [(0, false), (1, true)] {
             let local = SocketAddr::new(HOST4, 8080);
             let socket = if udp { host.bind(local) } else { host.listen(local) };
-            datapath.listen(PublicationId(number), socket, local);
+            stage.datapath.listen(PublicationId(number), socket, local);
         }
-        let random = ChaCha8Rng::seed_from_u64(1);
-        Stage { datapath, host, random, now: Time::ZERO, again: Vec::new(), heard: Heard::new() }
+        stage
     }
 
     /// A frame of the guest, and all that follows from it at once.
-    fn frame(&mut self, bytes: &[u8]) {
-        let mut buffer = vec![0; HEADROOM];
-        buffer.extend(bytes);
-        self.turn(Some(&mut buffer), |datapath, turn, now| {
-            datapath.handle_batch(PortId(0), turn, now);
-        });
-        self.pump();
-    }
-
-    /// One turn, with a frame or without.
-    fn turn<R>(
-        &mut self,
-        frame: Option<&mut Vec<u8>>,
-        step: impl FnOnce(&mut Datapath, &mut Turn<'_, '_>, Time) -> R,
-    ) -> R {
-        let mut arena = vec![0xa5; ARENA];
-        let mut table = FrameTable::new(&mut arena);
-        if let Some(buffer) = frame {
-            let len = buffer.len() - HEADROOM;
-            table.push(Frame::new(buffer, HEADROOM, len));
-        }
-        let mut outbox = Outbox::default();
-        let (host, random) = (&mut self.host, &mut self.random);
-        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, host, random };
-        let result = step(&mut self.datapath, &mut turn, self.now);
-        for entry in outbox.entries() {
-            hear(&mut self.heard, table.get(entry.frame).bytes());
-        }
-        assert!(self.datapath.totals().balanced(), "{:?}", self.datapath.totals());
-        result
-    }
-
-    /// Lets sockets and timers have their say until nothing more is due now.
-    fn pump(&mut self) {
-        for _ in 0..ROUNDS_MAX {
-            self.host.advance(self.now);
-            let mut news = std::mem::take(&mut self.again);
-            news.extend(self.host.ready());
-            let is_due = self.datapath.poll_timeout().is_some_and(|due| due <= self.now);
-            if news.is_empty() && !is_due {
-                return;
-            }
-            for (socket, ready) in news {
-                let more = self.turn(None, |datapath, turn, now| {
-                    datapath.handle_socket(socket, ready, turn, now)
-                });
-                if more {
-                    self.again.push((socket, ready));
-                }
-            }
-            if is_due {
-                self.turn(None, |datapath, turn, now| datapath.handle_timeout(turn, now));
-            }
-        }
+    fn guest(&mut self, bytes: &[u8]) {
+        self.frame(PortId(0), bytes, &Shape::default());
     }
 
     /// A step that is no frame of the guest.
@@ -229,22 +169,7 @@ impl Stage {
             6 => self.host.descriptors = usize::from(script.byte()),
             _ => self.host.path_mtu = 576 + usize::from(script.word() % 2000),
         }
-        self.pump();
-    }
-
-    fn wait(&mut self, span: Duration) {
-        let end = self.now + span;
-        // What becomes due on the way becomes due then.
-        for _ in 0..ROUNDS_MAX {
-            let due = [self.datapath.poll_timeout(), self.host.next_due()];
-            match due.into_iter().flatten().min().filter(|due| *due < end) {
-                Some(due) => self.now = self.now.max(due),
-                None => break,
-            }
-            self.pump();
-        }
-        self.now = end;
-        self.pump();
+        self.settle();
     }
 }
 
@@ -263,7 +188,7 @@ fn hear(heard: &mut Heard, frame: &[u8]) {
 
 /// Plays a script whose frames `make` makes.
 fn play(data: &[u8], mut make: impl FnMut(&mut Script<'_>, &Stage) -> Vec<u8>) {
-    let (mut stage, mut script) = (Stage::new(), Script(data));
+    let (mut stage, mut script) = (Stage::staged(), Script(data));
     for _ in 0..STEPS_MAX {
         if script.0.is_empty() {
             break;
@@ -273,7 +198,7 @@ fn play(data: &[u8], mut make: impl FnMut(&mut Script<'_>, &Stage) -> Vec<u8>) {
             stage.aside(step / 4, &mut script);
         } else {
             let frame = make(&mut script, &stage);
-            stage.frame(&frame);
+            stage.guest(&frame);
         }
     }
     stage.wait(Duration::from_secs(10_000));
@@ -339,7 +264,7 @@ pub fn tcp(data: &[u8]) {
         } else {
             (80, 50_000 + u16::from(shape >> 4 & 7))
         };
-        let (next, awaited) = stage.heard.get(&ports).copied().unwrap_or((0, 1000));
+        let (next, awaited) = stage.watch.get(&ports).copied().unwrap_or((0, 1000));
         let near =
             |delta: u8| i32::from(delta as i8).wrapping_mul(if delta & 1 == 0 { 1 } else { 999 });
         let flags = script.byte();
@@ -421,7 +346,7 @@ pub fn icmp(data: &[u8]) {
         message.extend(script.word().to_be_bytes());
         if shape >> 2 & 3 == 1 {
             // A quote of a packet that was sent to the guest, of a flow there is or nearly.
-            let nth = stage.heard.iter().nth(usize::from(script.byte() & 7));
+            let nth = stage.watch.iter().nth(usize::from(script.byte() & 7));
             let ((here, there), (seq, _)) = nth.map_or(((40_000, 80), (0, 0)), |(k, v)| (*k, *v));
             let kind = if script.byte() & 1 == 0 { 6 } else { 17 };
             let mut quoted = Vec::new();
@@ -446,7 +371,7 @@ pub fn icmp(data: &[u8]) {
 
 /// Questions of the guest, and replies of any bytes from the server that the host asks for it.
 pub fn replies(data: &[u8]) {
-    let (mut stage, mut script) = (Stage::new(), Script(data));
+    let (mut stage, mut script) = (Stage::staged(), Script(data));
     for number in 0..STEPS_MAX as u16 {
         if script.0.is_empty() {
             break;
@@ -457,7 +382,7 @@ pub fn replies(data: &[u8]) {
         query.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
         query.extend(label);
         let asked = stage.host.mail.len();
-        stage.frame(&udp((GUEST, GUEST4, 50_000), (GATEWAY, GATE4, 53), &query));
+        stage.guest(&udp((GUEST, GUEST4, 50_000), (GATEWAY, GATE4, 53), &query));
         let Some(mail) = stage.host.mail.get(asked).cloned() else {
             stage.wait(Duration::from_secs(u64::from(shape)));
             continue;

@@ -17,24 +17,19 @@ use portolan_switch::command::{
 };
 use portolan_switch::datapath::Datapath;
 use portolan_switch::drops::DropReason;
-use portolan_switch::frame::{Frame, FrameTable, HEADROOM, VlanTag};
+use portolan_switch::frame::{FrameTable, VlanTag};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
 use portolan_switch::offload::{VNET_LEN, parse_vnet};
 use portolan_switch::outbox::Outbox;
 use portolan_switch::segment::segment;
 use portolan_switch::trace::Question;
-use portolan_switch::turn::Turn;
-use rand::SeedableRng;
-use rand_chacha::ChaCha8Rng;
 
+use super::drive::{Drive, Shape, Watch};
 use super::frames::tci;
 use super::{GATEWAY, STEPS_MAX, Script};
-use crate::host::{Peer, SimHost};
 
 /// Ports of the network, and how many of them are attached from the start.
 pub(super) const PORTS: u32 = 4;
-const ROUNDS_MAX: usize = 50;
-const ARENA: usize = 1 << 18;
 /// Bytes of each frame that captures keep.
 const SNAPLEN: usize = 200;
 /// Frames that were sent out and may come back.
@@ -163,22 +158,42 @@ fn conduct(choice: u8, port: u32) -> Conduct {
     }
 }
 
-/// A LAN, and what was sent on it of late.
-struct Lan {
-    datapath: Datapath,
-    host: SimHost,
-    random: ChaCha8Rng,
-    now: Time,
+/// What is held of a LAN beside its datapath.
+struct Ports {
     attached: [bool; PORTS as usize],
+    /// Frames that were sent out of late.
     kept: Vec<Vec<u8>>,
     choices: [u8; PORTS as usize],
-    ports_max: u32,
+    most: u32,
 }
 
+impl Watch for Ports {
+    /// All that goes out goes to a port there is, with an offload that fits it.
+    fn look(&mut self, datapath: &mut Datapath, out: &Outbox, frames: &FrameTable<'_>, now: Time) {
+        for entry in out.entries() {
+            datapath.show_sent(entry.port, &[*entry], frames, &[], now);
+            let frame = frames.get(entry.frame);
+            let is_there = self.attached.get(entry.port.0 as usize).copied().unwrap_or(false);
+            assert!(is_there, "to {:?}, which is not attached", entry.port);
+            let mut scratch = vec![0; 1 << 17];
+            let sent = segment(frame.bytes(), &frame.offload, &mut scratch, |_| {});
+            assert!(sent.is_ok(), "{sent:?}: {:?} of {} bytes", frame.offload, frame.bytes().len());
+            if self.kept.len() == KEPT_MAX {
+                self.kept.remove(0);
+            }
+            self.kept.push(frame.bytes().to_vec());
+        }
+        while datapath.poll_event().is_some() {}
+        look_at_captures(datapath, now);
+    }
+}
+
+type Lan = Drive<Ports>;
+
 impl Lan {
-    fn new(script: &mut Script<'_>) -> Lan {
+    fn of(script: &mut Script<'_>) -> Lan {
         let spec = network(script);
-        let ports_max = if spec.carriage.mode == Mode::Wire { 2 } else { PORTS };
+        let most = if spec.carriage.mode == Mode::Wire { 2 } else { PORTS };
         let mut datapath = Datapath::new(1);
         datapath.apply(Command::SetLimits(Limits { flows: 12, owner_flows: 8 }), Time::ZERO);
         datapath.apply(Command::CreateNetwork(spec), Time::ZERO);
@@ -187,20 +202,14 @@ impl Lan {
             Time::ZERO,
         );
         datapath.apply(Command::Commit(1), Time::ZERO);
-        let mut host = SimHost::new(1);
-        host.loopback = true;
-        host.anybody = Some(Peer::echo());
-        let mut lan = Lan {
-            datapath,
-            host,
-            random: ChaCha8Rng::seed_from_u64(1),
-            now: Time::ZERO,
+        let ports = Ports {
             attached: [false; PORTS as usize],
             kept: Vec::new(),
             choices: [script.byte(), script.byte(), script.byte(), script.byte()],
-            ports_max,
+            most,
         };
-        if lan.choices[3] & 0x80 != 0 {
+        let mut lan = Drive::new(datapath, ports);
+        if lan.watch.choices[3] & 0x80 != 0 {
             let id = CaptureId(1);
             let scope = Scope::Network(NETWORK);
             lan.datapath.start_capture(CaptureSpec { id, scope, snaplen: SNAPLEN });
@@ -210,13 +219,13 @@ impl Lan {
             }
         }
         // One stays away, so that there are unknown stations, and it may come.
-        (0..ports_max.min(3)).for_each(|port| lan.attach(port));
+        (0..most.min(3)).for_each(|port| lan.attach(port));
         lan
     }
 
     fn attach(&mut self, port: u32) {
         let at = port as usize;
-        if std::mem::replace(&mut self.attached[at], true) {
+        if std::mem::replace(&mut self.watch.attached[at], true) {
             return;
         }
         let addresses: Vec<IpAddr> = vec![v4_of(port).into(), v6_of(port).into()];
@@ -228,7 +237,7 @@ impl Lan {
                 node,
                 mac: mac_of(port),
                 addresses: addresses.clone(),
-                conduct: conduct(self.choices[at], port),
+                conduct: conduct(self.watch.choices[at], port),
             }),
             Command::SetHost(HostSpec {
                 network: NETWORK,
@@ -244,7 +253,7 @@ impl Lan {
     }
 
     fn detach(&mut self, port: u32) {
-        if std::mem::replace(&mut self.attached[port as usize], false) {
+        if std::mem::replace(&mut self.watch.attached[port as usize], false) {
             let node = NodeId(port);
             for command in [
                 Command::RemoveView(node),
@@ -257,56 +266,6 @@ impl Lan {
         }
     }
 
-    /// One turn, with a frame or without, and a look at all that goes out.
-    fn turn<R>(
-        &mut self,
-        frame: Option<(&mut Vec<u8>, &Shape)>,
-        step: impl FnOnce(&mut Datapath, &mut Turn<'_, '_>, Time) -> R,
-    ) -> R {
-        let mut arena = vec![0xa5; ARENA];
-        let mut table = FrameTable::new(&mut arena);
-        if let Some((buffer, shape)) = frame {
-            let len = buffer.len() - HEADROOM;
-            let mut frame = Frame::new(buffer, HEADROOM, len);
-            frame.offload = shape.offload;
-            frame.vlan = shape.beside;
-            table.push(frame);
-        }
-        let mut outbox = Outbox::default();
-        let (host, random) = (&mut self.host, &mut self.random);
-        let mut turn = Turn { frames: &mut table, outbox: &mut outbox, host, random };
-        let result = step(&mut self.datapath, &mut turn, self.now);
-        for entry in outbox.entries() {
-            self.datapath.show_sent(entry.port, &[*entry], &table, &[], self.now);
-            let frame = table.get(entry.frame);
-            let is_there = self.attached.get(entry.port.0 as usize).copied().unwrap_or(false);
-            assert!(is_there, "to {:?}, which is not attached", entry.port);
-            let mut scratch = vec![0; 1 << 17];
-            let sent = segment(frame.bytes(), &frame.offload, &mut scratch, |_| {});
-            assert!(sent.is_ok(), "{sent:?}: {:?} of {} bytes", frame.offload, frame.bytes().len());
-            if self.kept.len() == KEPT_MAX {
-                self.kept.remove(0);
-            }
-            self.kept.push(frame.bytes().to_vec());
-        }
-        assert!(self.datapath.totals().balanced(), "{:?}", self.datapath.totals());
-        while self.datapath.poll_event().is_some() {}
-        self.look_at_captures();
-        result
-    }
-
-    /// Reads what was captured, and lends the buffer again.
-    fn look_at_captures(&mut self) {
-        while let Some((id, mut buffer)) = self.datapath.poll_capture(self.now) {
-            for record in buffer.records() {
-                assert!(record.bytes.len() <= SNAPLEN && record.bytes.len() <= record.len);
-                assert!(record.time <= self.now, "a frame of times to come");
-            }
-            buffer.clear();
-            assert!(self.datapath.lend_to_capture(id, buffer).is_ok(), "the capture runs");
-        }
-    }
-
     /// Asks what would become of a frame: whatever the answer, nothing changes.
     fn explain(&mut self, port: u32, frame: &[u8]) {
         let (totals, due) = (self.datapath.totals(), self.datapath.poll_timeout());
@@ -316,40 +275,6 @@ impl Lan {
         assert!(matches!(answer, Answer::Explained(_)), "{answer:?}");
         assert_eq!((self.datapath.totals(), self.datapath.poll_timeout()), (totals, due));
         assert_eq!(self.datapath.query(&Query::Tally, self.now), tally);
-    }
-
-    /// What is due now, and what sockets have to say.
-    fn settle(&mut self) {
-        for _ in 0..ROUNDS_MAX {
-            self.host.advance(self.now);
-            let news = self.host.ready();
-            let is_due = self.datapath.poll_timeout().is_some_and(|due| due <= self.now);
-            if news.is_empty() && !is_due {
-                return;
-            }
-            for (socket, ready) in news {
-                self.turn(None, |datapath, turn, now| {
-                    datapath.handle_socket(socket, ready, turn, now)
-                });
-            }
-            if is_due {
-                self.turn(None, |datapath, turn, now| datapath.handle_timeout(turn, now));
-            }
-        }
-    }
-
-    fn wait(&mut self, span: Duration) {
-        let end = self.now + span;
-        for _ in 0..ROUNDS_MAX {
-            let due = [self.datapath.poll_timeout(), self.host.next_due()];
-            match due.into_iter().flatten().min().filter(|due| *due < end) {
-                Some(due) => self.now = self.now.max(due),
-                None => break,
-            }
-            self.settle();
-        }
-        self.now = end;
-        self.settle();
     }
 
     /// A frame of a port. What its header of virtio says is held against it as the IO edge does.
@@ -368,32 +293,32 @@ impl Lan {
             let tpid = if how & 0x40 == 0 { 0x8100 } else { 0x88a8 };
             shape.beside = Some(VlanTag { tpid, tci: tci(script) });
         }
-        let mut buffer = vec![0; HEADROOM];
-        buffer.extend(bytes);
-        self.turn(Some((&mut buffer, &shape)), |datapath, turn, now| {
-            datapath.handle_batch(PortId(port), turn, now);
-        });
-        self.settle();
+        self.frame(PortId(port), bytes, &shape);
     }
 }
 
-/// What comes with a frame.
-#[derive(Default)]
-struct Shape {
-    offload: portolan_switch::frame::Offload,
-    beside: Option<VlanTag>,
+/// Reads what was captured, and lends the buffer again.
+fn look_at_captures(datapath: &mut Datapath, now: Time) {
+    while let Some((id, mut buffer)) = datapath.poll_capture(now) {
+        for record in buffer.records() {
+            assert!(record.bytes.len() <= SNAPLEN && record.bytes.len() <= record.len);
+            assert!(record.time <= now, "a frame of times to come");
+        }
+        buffer.clear();
+        assert!(datapath.lend_to_capture(id, buffer).is_ok(), "the capture runs");
+    }
 }
 
 /// Plays a script on a LAN whose frames `make` makes.
 pub(super) fn play(data: &[u8], mut make: impl FnMut(&mut Script<'_>, u32) -> Vec<u8>) {
     let mut script = Script(data);
-    let mut lan = Lan::new(&mut script);
+    let mut lan = Lan::of(&mut script);
     for _ in 0..STEPS_MAX {
         if script.0.is_empty() {
             break;
         }
         let step = script.byte();
-        let port = u32::from(step >> 3 & 3) % lan.ports_max;
+        let port = u32::from(step >> 3 & 3) % lan.watch.most;
         match step & 7 {
             0 => {
                 let millis = u64::from(script.byte());
@@ -404,13 +329,13 @@ pub(super) fn play(data: &[u8], mut make: impl FnMut(&mut Script<'_>, u32) -> Ve
             2 => {
                 // What was sent comes back: somebody has joined two ports.
                 let at = usize::from(script.byte());
-                if let Some(frame) = lan.kept.get(at % lan.kept.len().max(1)).cloned() {
+                if let Some(frame) = lan.watch.kept.get(at % lan.watch.kept.len().max(1)).cloned() {
                     lan.send(port, &frame, &mut script, step & 0x60);
                 }
             }
             _ => {
                 let frame = make(&mut script, port);
-                if lan.attached[port as usize] {
+                if lan.watch.attached[port as usize] {
                     if step & 0x80 != 0 {
                         lan.explain(port, &frame);
                     }
