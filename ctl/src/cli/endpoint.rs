@@ -1,11 +1,12 @@
 //! How an endpoint is written on the command line: `--network NET[,ip=..,ip6=..,mac-address=..,alias=..,gw-priority=..,driver-opt=K=V]`.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
-use std::str::FromStr;
 
 use clap::{Args, ValueEnum};
 use portolan::api::types::EndpointCreate;
 use portolan_switch::ids::MacAddr;
+
+use super::address;
 
 /// The options of `run` and `attach` that make endpoints.
 #[derive(Args, Debug)]
@@ -16,14 +17,8 @@ pub struct EndpointArgs {
     /// One more name on the first network
     #[arg(long, value_name = "NAME")]
     network_alias: Vec<String>,
-    /// Option of the endpoint on the first network, such as portolan.vlan=trunk:10,20
-    #[arg(long, value_name = "K=V", value_parser = pair)]
-    driver_opt: Vec<(String, String)>,
-    /// What its interfaces are made of: veth pairs, or TAP devices, which need a /dev/net/tun that may be opened; veth unless given
-    #[arg(long, value_name = "KIND")]
-    wire: Option<Wire>,
     #[command(flatten)]
-    addresses: AddressArgs,
+    single: SingleArgs,
 }
 
 /// What the interface of an endpoint is made of.
@@ -35,7 +30,7 @@ pub enum Wire {
 
 impl Wire {
     /// Makes it the choice of an endpoint whose own options make none.
-    pub fn choose(self, endpoint: &mut EndpointCreate) {
+    fn choose(self, endpoint: &mut EndpointCreate) {
         let word = match self {
             Wire::Veth => "veth",
             Wire::Tap => "tap",
@@ -44,29 +39,40 @@ impl Wire {
     }
 }
 
-/// The addresses of one endpoint: of the first of `run` and `attach`, and of that of `network connect`.
+/// What is said of one endpoint: of the first of `run` and `attach`, and of that of `network connect`.
 #[derive(Args, Clone, Debug, Default)]
-pub struct AddressArgs {
+pub struct SingleArgs {
     /// IPv4 address on the (first) network
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address::ipv4)]
     ip: Option<Ipv4Addr>,
     /// IPv6 address on the (first) network
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address::ipv6)]
     ip6: Option<Ipv6Addr>,
     /// Hardware address on the (first) network
     #[arg(long, value_name = "MAC")]
     mac_address: Option<MacAddr>,
+    /// Option on the (first) network: portolan.vlan=access:ID, trunk:ID,FIRST-LAST,native:ID or tunnel:ID,
+    /// portolan.isolated=on, portolan.stations=MAC,..., portolan.storm=KIND:LIMIT,..., portolan.wire=veth|tap,
+    /// portolan.configure=on|off
+    #[arg(long, value_name = "K=V", value_parser = pair)]
+    driver_opt: Vec<(String, String)>,
+    /// What interfaces are made of: veth pairs, or TAP devices, which need a /dev/net/tun that may be opened; veth unless given
+    #[arg(long, value_name = "KIND")]
+    wire: Option<Wire>,
 }
 
-impl AddressArgs {
-    /// The endpoint with the addresses that were given.
+impl SingleArgs {
+    /// The endpoint with what was given.
     pub fn on(self, endpoint: EndpointCreate) -> EndpointCreate {
-        EndpointCreate {
+        let mut endpoint = EndpointCreate {
             ipv4: self.ip.or(endpoint.ipv4),
             ipv6: self.ip6.or(endpoint.ipv6),
             mac_address: self.mac_address.or(endpoint.mac_address),
             ..endpoint
-        }
+        };
+        endpoint.driver_opts.extend(self.driver_opt);
+        self.wire.into_iter().for_each(|wire| wire.choose(&mut endpoint));
+        endpoint
     }
 }
 
@@ -78,12 +84,12 @@ impl EndpointArgs {
             endpoints
                 .push(EndpointCreate { network: "bridge".into(), ..EndpointCreate::default() });
         }
+        let wire = self.single.wire;
         if let Some(first) = endpoints.first_mut() {
             first.aliases.extend(self.network_alias);
-            first.driver_opts.extend(self.driver_opt);
-            *first = self.addresses.on(std::mem::take(first));
+            *first = self.single.on(std::mem::take(first));
         }
-        if let Some(wire) = self.wire {
+        if let Some(wire) = wire {
             endpoints.iter_mut().for_each(|endpoint| wire.choose(endpoint));
         }
         endpoints
@@ -139,11 +145,11 @@ fn parse(text: &str) -> Result<EndpointCreate, String> {
         };
         match key {
             "name" => endpoint.network = value.to_owned(),
-            "ip" => endpoint.ipv4 = Some(word(key, value)?),
-            "ip6" => endpoint.ipv6 = Some(word(key, value)?),
-            "mac-address" => endpoint.mac_address = Some(word(key, value)?),
+            "ip" => endpoint.ipv4 = Some(word(part, address::ipv4(value))?),
+            "ip6" => endpoint.ipv6 = Some(word(part, address::ipv6(value))?),
+            "mac-address" => endpoint.mac_address = Some(word(part, value.parse())?),
             "alias" => endpoint.aliases.push(value.to_owned()),
-            "gw-priority" => endpoint.gw_priority = word(key, value)?,
+            "gw-priority" => endpoint.gw_priority = word(part, address::whole(value))?,
             "driver-opt" => {
                 let (name, value) = pair(value)?;
                 endpoint.driver_opts.insert(name, value);
@@ -162,11 +168,9 @@ fn parse(text: &str) -> Result<EndpointCreate, String> {
     }
 }
 
-fn word<T: FromStr>(key: &str, value: &str) -> Result<T, String>
-where
-    T::Err: std::fmt::Display,
-{
-    value.parse().map_err(|e| format!("{key}={value}: {e}"))
+/// What was read of one field, or what is wrong with it.
+fn word<T>(field: &str, read: Result<T, String>) -> Result<T, String> {
+    read.map_err(|why| format!("{field}: {why}"))
 }
 
 /// Reads `KEY=VALUE`.
@@ -225,8 +229,15 @@ mod tests {
             "\"ipp\" is none of ip, ip6, mac-address, alias, gw-priority, driver-opt"
         );
         assert_eq!(parse("app,alias").unwrap_err(), "\"alias\" is not of the form KEY=VALUE");
-        assert!(parse("app,ip=300.0.0.1").unwrap_err().starts_with("ip=300.0.0.1: "));
-        assert!(parse("app,mac-address=1").is_err());
+        for (field, needed) in [
+            ("ip=300.0.0.1", "an IPv4 address like 10.1.0.5 is needed"),
+            ("ip=fd00::1", "this is an IPv6 address, which goes to ip6"),
+            ("ip6=fd00::g", "an IPv6 address like fd00:1::5 is needed"),
+            ("mac-address=1", "\"1\" is not a hardware address like 02:42:ac:11:00:02"),
+            ("gw-priority=high", "a whole number is needed"),
+        ] {
+            assert_eq!(parse(&format!("app,{field}")).unwrap_err(), format!("{field}: {needed}"));
+        }
     }
 
     #[test]
@@ -238,11 +249,11 @@ mod tests {
                 parse("c,driver-opt=portolan.wire=veth").unwrap(),
             ],
             network_alias: vec!["y".into()],
-            driver_opt: vec![("portolan.isolated".into(), "on".into())],
-            wire: Some(Wire::Tap),
-            addresses: AddressArgs {
+            single: SingleArgs {
                 ip: Some(Ipv4Addr::new(10, 0, 0, 9)),
-                ..AddressArgs::default()
+                driver_opt: vec![("portolan.isolated".into(), "on".into())],
+                wire: Some(Wire::Tap),
+                ..SingleArgs::default()
             },
         };
         let endpoints = args.endpoints();

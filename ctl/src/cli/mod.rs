@@ -2,6 +2,7 @@
 //!
 //! One file per noun. A verb returns its exit code, or a [`Failure`] that `main` prints as one line.
 
+mod address;
 mod attach;
 mod capture;
 mod completions;

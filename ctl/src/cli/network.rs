@@ -14,9 +14,9 @@ use portolan::api::types::{
 use portolan::api::types::{Prune as PruneRequest, Pruned};
 use serde_json::json;
 
-use super::endpoint::{AddressArgs, Wire, label, pair};
+use super::endpoint::{SingleArgs, label, pair};
 use super::output::{self, Format, Row};
-use super::{DaemonChoice, for_each, segment};
+use super::{DaemonChoice, address, for_each, segment};
 
 #[derive(Subcommand, Debug)]
 pub enum Verb {
@@ -59,13 +59,13 @@ pub struct Create {
     #[arg(short, long, default_value = "bridge")]
     driver: String,
     /// Subnet, such as 10.1.0.0/24 or fd00:1::/64; chosen from the default pools unless given
-    #[arg(long, value_name = "CIDR", value_parser = prefix)]
+    #[arg(long, value_name = "CIDR", value_parser = address::prefix)]
     subnet: Vec<IpNet>,
     /// Part of a subnet that addresses are chosen from
-    #[arg(long, value_name = "CIDR", value_parser = prefix)]
+    #[arg(long, value_name = "CIDR", value_parser = address::prefix)]
     ip_range: Vec<IpNet>,
     /// Gateway of a subnet; its first address unless given
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address::either)]
     gateway: Vec<IpAddr>,
     /// Address that is never given to a node
     #[arg(long, value_name = "NAME=ADDRESS", value_parser = aux_address)]
@@ -100,8 +100,7 @@ pub struct Create {
 
 fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
     let (name, address) = pair(text)?;
-    let address = address.parse().map_err(|_| format!("{address:?} is not an address"))?;
-    Ok((name, address))
+    Ok((name, address::either(&address)?))
 }
 
 impl Create {
@@ -355,21 +354,13 @@ fn agreed(question: &str) -> Result<bool, Failure> {
 #[derive(Args, Debug)]
 pub struct Connect {
     #[command(flatten)]
-    addresses: AddressArgs,
+    single: SingleArgs,
     /// One more name of the node there
     #[arg(long, value_name = "NAME")]
     alias: Vec<String>,
     /// The highest gives the default route and is asked first for names
-    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true)]
+    #[arg(long, default_value_t = 0, value_name = "N", allow_negative_numbers = true, value_parser = address::whole)]
     gw_priority: i64,
-    /// Option of the endpoint: portolan.vlan=access:ID, trunk:ID,FIRST-LAST,native:ID or tunnel:ID,
-    /// portolan.isolated=on, portolan.stations=MAC,..., portolan.storm=KIND:LIMIT,...,
-    /// portolan.wire=veth|tap, portolan.configure=on|off
-    #[arg(long, value_name = "K=V", value_parser = pair)]
-    driver_opt: Vec<(String, String)>,
-    /// What its interface is made of: a veth pair, or a TAP device; veth unless given
-    #[arg(long, value_name = "KIND")]
-    wire: Option<Wire>,
     /// Name or id of the network
     network: String,
     /// Name or id of the node
@@ -378,18 +369,14 @@ pub struct Connect {
 
 impl Connect {
     fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
-        let mut endpoint = EndpointCreate {
+        let endpoint = EndpointCreate {
             network: self.network.clone(),
             aliases: self.alias,
             gw_priority: self.gw_priority,
-            driver_opts: self.driver_opt.into_iter().collect(),
             ..EndpointCreate::default()
         };
-        if let Some(wire) = self.wire {
-            wire.choose(&mut endpoint);
-        }
         let request =
-            ConnectRequest { container: self.node, endpoint_config: self.addresses.on(endpoint) };
+            ConnectRequest { container: self.node, endpoint_config: self.single.on(endpoint) };
         let client: Client = daemon.open()?;
         let warnings: Vec<String> =
             client.post(&format!("{}/connect", path(&self.network)?), &request)?;
@@ -417,11 +404,6 @@ impl Disconnect {
         warnings.iter().for_each(|warning| output::note(warning));
         Ok(0)
     }
-}
-
-/// A subnet as people write one.
-fn prefix(text: &str) -> Result<IpNet, String> {
-    text.parse().map_err(|_| "not a subnet like 10.1.0.0/16 or fd00:1::/64".into())
 }
 
 #[cfg(test)]

@@ -7,9 +7,9 @@ use clap::Args;
 use portolan::api::client::Failure;
 use portolan::runner::{self, RunOptions};
 
-use super::DaemonChoice;
 use super::endpoint::{EndpointArgs, pair};
 use super::port::PublishArgs;
+use super::{DaemonChoice, address};
 
 #[derive(Args, Debug)]
 pub struct Run {
@@ -21,7 +21,7 @@ pub struct Run {
     #[command(flatten)]
     publish: PublishArgs,
     /// Name server that the gateway asks for this node instead of the host's; names of nodes it answers itself
-    #[arg(long, value_name = "ADDRESS")]
+    #[arg(long, value_name = "ADDRESS", value_parser = address::either)]
     dns: Vec<IpAddr>,
     /// Domain to search for names without a dot
     #[arg(long, value_name = "DOMAIN")]
@@ -50,6 +50,13 @@ pub struct Run {
     /// Remove the node when it ends
     #[arg(long)]
     rm: bool,
+    #[command(flatten)]
+    program: Program,
+}
+
+/// What `run` and `exec` run.
+#[derive(Args, Debug)]
+struct Program {
     /// Set a variable of the environment; without a value, yours
     #[arg(short, long, value_name = "K[=V]")]
     env: Vec<String>,
@@ -63,7 +70,7 @@ fn host(text: &str) -> Result<String, String> {
     let (name, address) =
         text.split_once(':').ok_or_else(|| format!("{text:?} is not NAME:ADDRESS"))?;
     let bare = address.trim_start_matches('[').trim_end_matches(']');
-    bare.parse::<IpAddr>().map_err(|_| format!("{address:?} is not an address"))?;
+    address::either(bare)?;
     if name.is_empty() {
         Err(format!("{text:?} has no name"))
     } else {
@@ -92,45 +99,41 @@ impl Run {
                 user_self: self.user.is_some(),
                 detach: self.detach,
                 remove: self.rm,
-                env: environment(self.env),
-                command: self.command,
+                env: environment(self.program.env),
+                command: self.program.command,
             },
         ))
     }
 
     #[cfg(test)]
     pub fn given(self) -> (Vec<String>, Vec<String>) {
-        (self.publish.ports().unwrap(), self.env)
+        (self.publish.ports().unwrap(), self.program.env)
     }
 
     #[cfg(test)]
     pub fn command(&self) -> Vec<&str> {
-        self.command.iter().filter_map(|word| word.to_str()).collect()
+        self.program.command.iter().filter_map(|word| word.to_str()).collect()
     }
 }
 
 #[derive(Args, Debug)]
 pub struct Exec {
-    /// Set a variable of the environment; without a value, yours
-    #[arg(short, long, value_name = "K[=V]")]
-    env: Vec<String>,
     /// Name or id of the node
     node: String,
-    /// The program and its arguments
-    #[arg(required = true, trailing_var_arg = true, value_name = "CMD")]
-    command: Vec<OsString>,
+    #[command(flatten)]
+    program: Program,
 }
 
 impl Exec {
     /// Runs it; the program's own code.
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         let client = daemon.open().map_err(ours)?;
-        Ok(runner::exec(&client, &self.node, environment(self.env), self.command))
+        Ok(runner::exec(&client, &self.node, environment(self.program.env), self.program.command))
     }
 
     #[cfg(test)]
     pub fn command(&self) -> Vec<&str> {
-        self.command.iter().filter_map(|word| word.to_str()).collect()
+        self.program.command.iter().filter_map(|word| word.to_str()).collect()
     }
 }
 
