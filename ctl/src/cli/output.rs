@@ -157,7 +157,7 @@ pub fn json_line<T: Serialize>(object: &T) {
 
 /// JSON in which the control characters are escaped that JSON lets stand: DEL and those that terminals obey beyond ASCII. They
 /// occur in strings alone.
-fn escaped(json: &str) -> String {
+pub fn escaped(json: &str) -> String {
     let mut text = String::with_capacity(json.len());
     for letter in json.chars() {
         match letter {

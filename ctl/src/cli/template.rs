@@ -9,6 +9,8 @@ use std::str::FromStr;
 
 use serde_json::Value;
 
+use super::output::{clean, escaped};
+
 /// How deep brackets and blocks may nest.
 const DEPTH_MAX: usize = 32;
 
@@ -317,7 +319,10 @@ fn fill(parts: &[Part], dot: &Value, scope: &mut Scope, out: &mut String) -> Res
     for part in parts {
         match part {
             Part::Text(text) => out.push_str(text),
-            Part::Show(pipe) => out.push_str(&Shown(&value_of(pipe, dot, scope)?).to_string()),
+            Part::Show(pipe) => match value_of(pipe, dot, scope)? {
+                Value::String(text) if is_finished(pipe) => out.push_str(&text),
+                value => out.push_str(&Shown(&value).to_string()),
+            },
             Part::If { test, then, otherwise } => {
                 let branch = if is_true(&value_of(test, dot, scope)?) { then } else { otherwise };
                 fill(branch, dot, scope, out)?;
@@ -343,6 +348,16 @@ fn fill(parts: &[Part], dot: &Value, scope: &mut Scope, out: &mut String) -> Res
         }
     }
     Ok(())
+}
+
+/// Whether a pipe ends in the template's own text, or in a function that has cleaned what it was given: control characters in
+/// it are meant to be there.
+fn is_finished(pipe: &Pipe) -> bool {
+    match pipe.last().and_then(|call| call.first()) {
+        Some(Term::Literal(_)) => true,
+        Some(Term::Function(name)) => ["join", "println"].contains(&name.as_str()),
+        _ => false,
+    }
 }
 
 fn items(value: Value) -> Result<Vec<(Value, Value)>, String> {
@@ -417,7 +432,7 @@ fn descend(value: &Value, path: &[String]) -> Result<Value, String> {
 
 fn apply(name: &str, arguments: &[Value]) -> Result<Value, String> {
     match (name, arguments) {
-        ("json", [value]) => Ok(Value::String(value.to_string())),
+        ("json", [value]) => Ok(Value::String(escaped(&value.to_string()))),
         ("println", [value]) => Ok(Value::String(format!("{}\n", Shown(value)))),
         ("lower", [Value::String(text)]) => Ok(Value::String(text.to_lowercase())),
         ("upper", [Value::String(text)]) => Ok(Value::String(text.to_uppercase())),
@@ -457,14 +472,14 @@ fn is_true(value: &Value) -> bool {
     }
 }
 
-/// A value as Go's templates print it.
+/// A value as Go's templates print it, without control characters.
 struct Shown<'a>(&'a Value);
 
 impl fmt::Display for Shown<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             Value::Null => f.write_str("<no value>"),
-            Value::String(text) => f.write_str(text),
+            Value::String(text) => f.write_str(&clean(text)),
             Value::Array(list) => {
                 f.write_str("[")?;
                 for (i, item) in list.iter().enumerate() {
@@ -475,7 +490,8 @@ impl fmt::Display for Shown<'_> {
             Value::Object(map) => {
                 f.write_str("map[")?;
                 for (i, (key, item)) in map.iter().enumerate() {
-                    write!(f, "{}{key}:{}", if i > 0 { " " } else { "" }, Shown(item))?;
+                    let gap = if i > 0 { " " } else { "" };
+                    write!(f, "{gap}{}:{}", clean(key), Shown(item))?;
                 }
                 f.write_str("]")
             }
@@ -492,6 +508,21 @@ mod tests {
 
     fn filled(template: &str, value: &Value) -> String {
         template.parse::<Template>().unwrap().fill(value).unwrap()
+    }
+
+    #[test]
+    fn control_characters_are_the_templates_own_or_none() {
+        let value = json!({"Name": "a\u{1b}[31m\nb\u{9b}c", "Words": ["x\ty", "z\u{7f}"], "Map": {"k\r": "v\u{7}"}});
+        assert_eq!(filled("{{.Name}}\\t{{.Map}}", &value), "a [31m b c\tmap[k :v ]");
+        assert_eq!(filled("{{lower .Name}}{{\"\\n\"}}{{.Words}}", &value), "a [31m b c\n[x y z ]");
+        assert_eq!(
+            filled("{{join .Words \"\\n\"}}{{println .Name}}", &value),
+            "x y\nz a [31m b c\n"
+        );
+        assert_eq!(filled("{{range $k, $v := .Map}}{{$k}}={{$v}}{{end}}", &value), "k =v ");
+        let json = filled("{{json .Name}}", &value);
+        assert_eq!(json, r#""a\u001b[31m\nb\u009bc""#);
+        assert_eq!(serde_json::from_str::<Value>(&json).unwrap(), value["Name"]);
     }
 
     fn network() -> Value {
