@@ -48,7 +48,11 @@ impl Ps {
         let names: Vec<&str> = node.names.iter().map(|n| n.trim_start_matches('/')).collect();
         let names = names.join(",");
         let width = if self.no_trunc { usize::MAX } else { COMMAND_WIDTH };
-        let command = format!("\"{}\"", output::cut(&node.command, width));
+        // A foreign namespace is attached without any.
+        let command = match node.command.as_str() {
+            "" => String::new(),
+            command => format!("\"{}\"", output::cut(command, width)),
+        };
         let networks: Vec<String> =
             node.networks.iter().map(|(name, addresses)| on_network(name, addresses)).collect();
         let networks = networks.join(", ");
