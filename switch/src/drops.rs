@@ -125,13 +125,13 @@ reasons! {
     NoNeighbor = "no_neighbor",
     /// The gateway's answer found no room, or its limit for this port was reached.
     GatewayLimit = "gateway_limit",
-    /// A DHCP client asked, and no address is left for it.
+    /// A DHCP client asked, and no address of the pool is left for it (portolan.dhcp_range).
     DhcpExhausted = "dhcp_exhausted",
-    /// A DHCP client asked behind a port that has as many leases as it may.
+    /// A DHCP client asked behind a port that has as many leases as it may: 64, or half of a smaller pool and at least one.
     DhcpPortLimit = "dhcp_port_limit",
     /// A DHCP message by a relay agent, which the network does not serve (portolan.dhcp_relay), or one of another subnet.
     DhcpRelay = "dhcp_relay",
-    /// The receiver's queue was full.
+    /// The receiver's queue was full, or too much waited that was to go to many nodes.
     TxFull = "tx_full",
     /// The receiver's device refused the frame as too big for it.
     TxTooBig = "tx_too_big",

@@ -12,7 +12,7 @@
 //! flooding ends since a station was heard, may the last flood be overtaken once. To send all floods this way as long as any
 //! waits would mend that, at the price that whoever floods a large network delays the small ones; so it is not done.
 //!
-//! **Bounds.** What waits is bounded in ports still to be sent to, which is time, and in bytes; one network may have half of it. A
+//! **Bounds.** What waits is bounded in ports to be sent to, which is time, in bytes and in number; one network may have half of that. A
 //! flood beyond that is dropped at each of its ports as the queue of a slow receiver would ([`DropReason::TxFull`]). Nobody waits.
 //!
 //! **Change.** A flood goes to the ports of the time it came at. A port that is closed drops its sending half, and that is how the
@@ -43,11 +43,11 @@ const PORTS_MAX: usize = 32 * 1024;
 /// Bytes of frames that may wait.
 const BYTES_MAX: usize = 4 << 20;
 
-/// The part of both that one network may have.
-const SHARE: usize = 2;
+/// Floods that may wait, however few of their ports are open.
+const FLOODS_MAX: usize = 1024;
 
-/// Floods on the way there or back: no more fit the bounds above but for one of each network that is alone beyond its share.
-const FLOODS_MAX: usize = PORTS_MAX / FEW + SHARE;
+/// The part of each of these that one network may have.
+const SHARE: usize = 2;
 
 /// A frame on its way to many ports, and on its way back.
 pub(super) struct Flood {
@@ -145,10 +145,11 @@ impl Floods {
     /// any case, unless others have used up everything.
     pub(super) fn has_room(&self, network: Option<NetworkId>, ports: usize, bytes: usize) -> bool {
         let fits = |waiting: &mut dyn Iterator<Item = &Waiting>, part: usize| {
-            let sum = |(p, b), one: &Waiting| (p + one.ports, b + one.bytes);
-            let (waiting_ports, waiting_bytes) = waiting.fold((0, 0), sum);
-            waiting_ports == 0
-                || (waiting_ports + ports <= PORTS_MAX / part
+            let sum = |(n, p, b), one: &Waiting| (n + 1, p + one.ports, b + one.bytes);
+            let (floods, waiting_ports, waiting_bytes) = waiting.fold((0, 0, 0), sum);
+            floods == 0
+                || (floods < FLOODS_MAX / part
+                    && waiting_ports + ports <= PORTS_MAX / part
                     && waiting_bytes + bytes <= BYTES_MAX / part)
         };
         fits(&mut self.waiting.iter(), 1)

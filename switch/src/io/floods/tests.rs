@@ -176,6 +176,21 @@ fn so_much_may_wait_and_one_network_has_half_of_it() {
 }
 
 #[test]
+fn floods_to_few_open_ports_are_bounded_in_number() {
+    let (mut bench, (gone, _)) = (Bench::new(), port());
+    for network in 0..SHARE as u32 {
+        for _ in 0..FLOODS_MAX / SHARE {
+            assert!(bench.has_room(network, 1, 0));
+            bench.push(network, 1, 60, often(1, &gone));
+        }
+        assert!(!bench.has_room(network, 1, 0));
+    }
+    assert!(!bench.has_room(9, 1, 0));
+    (0..FLOODS_MAX).for_each(|_| drop(bench.next()));
+    assert!(bench.has_room(0, 1, 0));
+}
+
+#[test]
 fn the_end_waits_for_the_frame_under_way_and_sends_no_more() {
     let (mut bench, (slow, at_slow), (b, at_b)) = (Bench::new(), port(), port());
     let held = clog(&slow, &mut bench);
