@@ -423,7 +423,7 @@ impl Topology {
                 node.name
             ));
         }
-        if self.resolver(node).is_none() {
+        if self.resolvers(node).is_empty() {
             warnings.push(format!(
                 "{head}: node {} has no names, leases, published ports or way out; connect it to a second network for these",
                 node.name

@@ -225,6 +225,11 @@ impl NetworkOptions {
         self.given.iter().any(|given| given == name)
     }
 
+    /// Whether hosts are told to make up IPv6 addresses for themselves, and are given none.
+    pub fn lets_hosts_choose(&self) -> bool {
+        self.services.lets_hosts_choose()
+    }
+
     /// Whether the network is a piece of wire, which has no gateway.
     pub fn is_wire(&self) -> bool {
         self.carriage.mode == Mode::Wire

@@ -19,6 +19,7 @@ use portolan_switch::ids::{NetworkId, NodeId, PortId};
 use super::model::{Form, Network, Node};
 use super::names::names_of;
 use super::options::{NetworkOptions, conduct_on};
+use super::wiring::announced;
 use super::{Id, Topology};
 
 /// A topology as the dataplane knows it.
@@ -60,7 +61,7 @@ impl Chart {
                     network: network_id,
                     node: node_id,
                     names: names.collect(),
-                    addresses: addresses.clone(),
+                    addresses: announced(network, endpoint),
                 };
                 self.hosts.insert((network_id, node_id), host);
             }

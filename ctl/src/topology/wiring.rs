@@ -8,7 +8,7 @@ use portolan_switch::ids::{MacAddr, NetworkId, NodeId};
 
 use super::Topology;
 use super::model::{Endpoint, EndpointId, Form, Network, Node};
-use super::options::{EndpointOptions, WireKind};
+use super::options::{EndpointOptions, NetworkOptions, WireKind};
 use crate::api::types::EtcFiles;
 
 /// What the wire of an endpoint must be like.
@@ -59,6 +59,14 @@ pub(super) fn gateway6(network: &Network, endpoint: &Endpoint) -> Option<Ipv6Add
         IpAddr::V6(address) => Some(address),
         IpAddr::V4(_) => None,
     }
+}
+
+/// The addresses that the names of an endpoint mean. One that its node sets up itself has no reserved IPv6 address where the network
+/// has hosts make theirs up: nobody tells the node of it.
+pub(super) fn announced(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
+    let bare = EndpointOptions::of(&endpoint.driver_opts).bare;
+    let makes_up = bare && NetworkOptions::of(network).lets_hosts_choose();
+    endpoint.addresses().into_iter().filter(|address| address.is_ipv4() || !makes_up).collect()
 }
 
 impl Topology {
@@ -123,7 +131,11 @@ impl Topology {
         } else {
             format!("{} {}", node.hostname, node.name)
         };
-        for address in node.endpoints_by_priority().iter().flat_map(|e| e.addresses()) {
+        let endpoints = node.endpoints_by_priority().into_iter();
+        let announced = endpoints.filter_map(|endpoint| {
+            Some(announced(self.networks.get(&endpoint.network)?, endpoint))
+        });
+        for address in announced.flatten() {
             let _ = writeln!(hosts, "{address}\t{names}");
         }
         if node.endpoints.is_empty() {
@@ -144,10 +156,10 @@ impl Topology {
         let mut text =
             String::from("# Written by portolan; rewritten when the node changes networks.\n");
         // The gateway asks the node's own name servers, so that names of nodes are known beside theirs.
-        let servers = match self.resolver(node) {
-            Some(gateway) => vec![gateway],
-            None => node.dns.clone(),
-        };
+        let mut servers = self.resolvers(node);
+        if servers.is_empty() {
+            servers.clone_from(&node.dns);
+        }
         for server in servers {
             let _ = writeln!(text, "nameserver {server}");
         }
@@ -160,12 +172,16 @@ impl Topology {
         text
     }
 
-    /// The gateway that a node asks for names: of its first network that has one, IPv4 if it can be.
-    pub(super) fn resolver(&self, node: &Node) -> Option<IpAddr> {
-        node.endpoints_by_priority().into_iter().find_map(|endpoint| {
+    /// The gateways that a node asks for names: that of its first network that has one, IPv4 if it can be. Of an interface that the
+    /// node sets up itself nobody knows which family it will have first, or at all: so both are asked there.
+    pub(super) fn resolvers(&self, node: &Node) -> Vec<IpAddr> {
+        let gateways = |endpoint: &Endpoint| {
             let network = self.networks.get(&endpoint.network)?;
             let v4 = gateway4(network, endpoint).map(IpAddr::V4);
-            v4.or_else(|| gateway6(network, endpoint).map(IpAddr::V6))
-        })
+            let both = v4.into_iter().chain(gateway6(network, endpoint).map(IpAddr::V6));
+            let asked = if EndpointOptions::of(&endpoint.driver_opts).bare { 2 } else { 1 };
+            Some(both.take(asked).collect()).filter(|gateways: &Vec<_>| !gateways.is_empty())
+        };
+        node.endpoints_by_priority().into_iter().find_map(gateways).unwrap_or_default()
     }
 }

@@ -305,6 +305,10 @@ fn check_range(range: Range, subnets: &[IpNet], faults: &mut Faults) {
 }
 
 impl Wishes {
+    pub(super) fn lets_hosts_choose(&self) -> bool {
+        self.ra == Ra::Autonomous
+    }
+
     /// What the servers of a network are to tell.
     pub fn spec(&self, network: &Network, options: &NetworkOptions) -> ServiceSpec {
         let zone = network.zone().filter(|zone| is_dns_name(zone));

@@ -1,7 +1,9 @@
 //! What nodes and users see.
 
+use portolan_switch::command::Command;
 use portolan_switch::ids::PortId;
 
+use super::options::wish_with;
 use super::*;
 
 fn wire(bench: &mut Bench) {
@@ -116,6 +118,57 @@ fn resolver_is_the_gateway_of_the_first_network() {
     bench.node("x", &["a"]);
     bench.connect("b", "x", &EndpointCreate { gw_priority: 5, ..wish("") }).unwrap();
     assert!(bench.topology.etc_files(&bench.get("x")).resolv_conf.contains("nameserver fd00::1\n"));
+}
+
+#[test]
+fn a_node_that_sets_up_its_interface_asks_the_gateways_of_both_families() {
+    let mut bench = Bench::new();
+    bench.network("app", &["10.0.0.0/24", "fd00::/64"]);
+    for (name, told) in
+        [("off", "nameserver 10.0.0.1\nnameserver fd00::1\n"), ("on", "nameserver 10.0.0.1\n")]
+    {
+        let networks = vec![wish_with("app", &[("portolan.configure", name)])];
+        bench.try_node(&NodeCreate { networks, ..node_spec(name, &[]) }).unwrap();
+        let text = bench.topology.etc_files(&bench.get(name)).resolv_conf;
+        let servers: String = text
+            .lines()
+            .filter(|line| line.starts_with("nameserver"))
+            .map(|line| format!("{line}\n"))
+            .collect();
+        assert_eq!(servers, told);
+    }
+}
+
+#[test]
+fn an_address_that_a_node_is_not_told_is_not_announced() {
+    for (ra, configure, known) in [
+        ("slaac", "off", &["10.0.0.2"][..]),
+        ("slaac", "on", &["10.0.0.2", "fd00::2"]),
+        ("managed", "off", &["10.0.0.2", "fd00::2"]),
+        ("off", "off", &["10.0.0.2", "fd00::2"]),
+    ] {
+        let mut bench = Bench::new();
+        let mut spec = network_spec("app", &["10.0.0.0/24", "fd00::/64"]);
+        for (name, value) in [("ra", ra), ("guard", "off")] {
+            spec.options.insert(format!("portolan.{name}"), value.into());
+        }
+        bench.try_network(&spec).unwrap();
+        let networks = vec![wish_with("app", &[("portolan.configure", configure)])];
+        bench.try_node(&NodeCreate { networks, ..node_spec("web", &[]) }).unwrap();
+        bench.topology.wired(bench.get("web").endpoints[0].id, Some(PortId(1)));
+        let known: Vec<IpAddr> = known.iter().map(|address| address.parse().unwrap()).collect();
+        let hosts = plan(&Topology::default(), &bench.topology).into_iter().filter_map(|command| {
+            match command {
+                Command::SetHost(host) => Some(host.addresses),
+                _ => None,
+            }
+        });
+        assert_eq!(hosts.collect::<Vec<_>>(), [known.clone()], "{ra} {configure}");
+        let text = bench.topology.etc_files(&bench.get("web")).hosts;
+        let own = text.lines().filter(|line| line.ends_with("web"));
+        let own = own.filter_map(|line| line.split('\t').next()?.parse().ok());
+        assert_eq!(own.collect::<Vec<IpAddr>>(), known, "{ra} {configure}");
+    }
 }
 
 #[test]
