@@ -19,7 +19,7 @@ use tokio::sync::Semaphore;
 use super::answers::refusal;
 use super::routes;
 use crate::daemon::Daemon;
-use crate::daemon::log::say;
+use crate::daemon::readiness::not_accepted;
 use crate::namespace::user;
 use crate::topology::RefusalKind;
 
@@ -56,9 +56,7 @@ pub async fn serve(listener: UnixListener, daemon: Arc<Daemon>) {
         let stream = match listener.accept().await {
             Ok((stream, _)) => stream,
             Err(error) => {
-                // Out of descriptors, most likely: what is there must end before more can begin.
-                say(format_args!("cannot accept a connection: {error}"));
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                not_accepted("a connection", &error).await;
                 continue;
             }
         };

@@ -12,9 +12,8 @@ use nix::sys::socket::{SockFlag, accept4};
 use tokio::sync::Semaphore;
 
 use super::Daemon;
-use super::readiness::readable;
+use super::readiness::{not_accepted, readable};
 use crate::api::types::{ErrorBody, NodeCreate, NodeCreated};
-use crate::daemon::log::say;
 use crate::namespace::{channel, user};
 
 /// Clients served at a time; more wait to be accepted.
@@ -34,8 +33,7 @@ pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> io::Result<
             // SAFETY: the kernel has just made this descriptor for this process, and nobody else knows it.
             Ok(Ok(raw)) => unsafe { OwnedFd::from_raw_fd(raw) },
             Ok(Err(error)) => {
-                say(format_args!("cannot accept a client: {error}"));
-                tokio::time::sleep(Duration::from_millis(100)).await;
+                not_accepted("a client", &error).await;
                 continue;
             }
             Err(_) => continue,

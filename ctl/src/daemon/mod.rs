@@ -27,7 +27,7 @@ mod nodes;
 pub mod place;
 pub mod plane;
 mod publications;
-mod readiness;
+pub(crate) mod readiness;
 mod reports;
 pub mod resolvers;
 mod start;
