@@ -451,7 +451,13 @@ impl Daemon {
 /// The namespace that was handed in, and the process in it as this PID namespace counts.
 fn place_of(spec: &NodeCreate, inside: OwnedFd) -> Result<(Place, Option<u32>), Refusal> {
     let invalid = |message: &str| Refusal::new(RefusalKind::Invalid, message);
-    if spec.netns.is_some() {
+    if let Some(path) = &spec.netns {
+        if !user::is_network_namespace(&inside) {
+            return Err(invalid(&format!(
+                "{} is no network namespace: give a path like /run/netns/NAME or /proc/PID/ns/net",
+                path.display()
+            )));
+        }
         return Ok((Place::Netns(Arc::new(inside)), None));
     }
     let pid = user::pid_of(&inside)

@@ -45,6 +45,14 @@ pub fn own_user_namespace() -> io::Result<(u64, u64)> {
     Ok((meta.dev(), meta.ino()))
 }
 
+/// Whether an open file is a network namespace: the kernel says of which type a namespace is, and of other files nothing.
+pub fn is_network_namespace(file: &impl AsFd) -> bool {
+    nix::ioctl_none_bad!(type_of, libc::NS_GET_NSTYPE);
+    // SAFETY: the call takes a descriptor that is open, and touches no memory of ours.
+    let kind = unsafe { type_of(file.as_fd().as_raw_fd()) };
+    kind.is_ok_and(|kind| kind == libc::CLONE_NEWNET)
+}
+
 /// The number of the process behind a pidfd, as our PID namespace counts; an error once it has been reaped.
 pub fn pid_of(pidfd: &impl AsFd) -> io::Result<u32> {
     let text = fs::read_to_string(format!("/proc/self/fdinfo/{}", pidfd.as_fd().as_raw_fd()))?;
