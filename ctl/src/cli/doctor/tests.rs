@@ -1,15 +1,6 @@
 use super::*;
 
-const ALL: Features = Features {
-    peek_off: true,
-    udp_gso: true,
-    udp_gro: true,
-    uso: true,
-    vnet_hdr: true,
-    ping_v4: true,
-    ping_v6: true,
-    ipv6: true,
-};
+const ALL: Features = Features::ALL;
 
 fn healthy() -> Facts {
     Facts {

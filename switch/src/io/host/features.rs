@@ -35,6 +35,18 @@ pub struct Features {
 const USO_SINCE: (u32, u32) = (6, 2);
 
 impl Features {
+    /// All of them, as a kernel of today has them.
+    pub const ALL: Features = Features {
+        peek_off: true,
+        udp_gso: true,
+        udp_gro: true,
+        uso: true,
+        vnet_hdr: true,
+        ping_v4: true,
+        ping_v6: true,
+        ipv6: true,
+    };
+
     /// Tries each of them.
     pub fn probe() -> Features {
         let udp = open(libc::AF_INET, libc::SOCK_DGRAM, 0).ok();
@@ -122,16 +134,7 @@ fn parse_release(text: &str) -> Option<(u32, u32)> {
 mod tests {
     use super::*;
 
-    const ALL: Features = Features {
-        peek_off: true,
-        udp_gso: true,
-        udp_gro: true,
-        uso: true,
-        vnet_hdr: true,
-        ping_v4: true,
-        ping_v6: true,
-        ipv6: true,
-    };
+    const ALL: Features = Features::ALL;
 
     #[test]
     fn what_is_named_is_left_out() {
