@@ -3,9 +3,11 @@
 
 mod cli;
 
+use std::ffi::OsString;
 use std::process::ExitCode;
 
 use clap::Parser;
+use clap::error::ErrorKind;
 use nix::sys::signal::{SigHandler, Signal, signal};
 use portolan::namespace::wire;
 
@@ -15,7 +17,7 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|mode| mode == wire::STEP_COMMAND) {
         wire::step_main();
     }
-    let cli = match Cli::try_parse() {
+    let cli = match parsed(std::env::args_os().collect()) {
         Ok(cli) => cli,
         Err(error) if error.use_stderr() => return wrong_usage(&error),
         // Help and version are what was asked for.
@@ -29,6 +31,21 @@ fn main() -> ExitCode {
         failure.code
     });
     ExitCode::from(u8::try_from(code).unwrap_or(1))
+}
+
+/// Reads the command line. `help --help` asks for what `help` does.
+fn parsed(mut words: Vec<OsString>) -> Result<Cli, clap::Error> {
+    Cli::try_parse_from(&words).or_else(|error| match words.as_slice() {
+        [.., help, flag]
+            if error.kind() == ErrorKind::InvalidSubcommand
+                && help == "help"
+                && (flag == "--help" || flag == "-h") =>
+        {
+            words.pop();
+            Cli::try_parse_from(&words)
+        }
+        _ => Err(error),
+    })
 }
 
 /// Says in one line what is wrong with the command line; the exit code is 2, as for every tool.
@@ -59,6 +76,18 @@ mod tests {
 
     fn told(words: &str) -> String {
         in_a_line(&Cli::try_parse_from(words.split(' ')).err().unwrap().to_string())
+    }
+
+    #[test]
+    fn help_of_help_is_help() {
+        for (words, verb) in [
+            ("portolan help --help", "Usage: portolan "),
+            ("portolan network help -h", "Usage: portolan network "),
+        ] {
+            let error = parsed(words.split(' ').map(OsString::from).collect()).err().unwrap();
+            assert_eq!(error.kind(), ErrorKind::DisplayHelp, "{words}");
+            assert!(error.to_string().contains(verb), "{error}");
+        }
     }
 
     #[test]
