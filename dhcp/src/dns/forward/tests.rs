@@ -228,6 +228,54 @@ fn a_reply_that_cannot_be_read_is_a_failure() {
 }
 
 #[test]
+fn whatever_is_left_of_a_reply_the_question_is_answered_once() {
+    let question = bytes(&query(1, "www.example.com."));
+    let whole = |sent: &Sent| bytes(&with_addresses(reply_to(sent, ResponseCode::NoError), 3));
+    let asked = |bench: &mut Bench| {
+        bench.ask(7, &question);
+        bench.asked()
+    };
+    let length = whole(&asked(&mut Bench::new())).len();
+    for len in 0..length {
+        let mut bench = Bench::new();
+        let first = asked(&mut bench);
+        let is_taken = bench.reply(&first, &whole(&first)[..len]);
+        assert_eq!(is_taken, len >= question.len(), "{len}: a reply to the question, or none");
+        if is_taken {
+            let second = bench.asked();
+            assert_eq!(second.server, 2, "{len}");
+            assert!(bench.reply(&second, &whole(&second)));
+            assert!(!bench.reply(&second, &whole(&second)), "a second time");
+        } else {
+            assert!(bench.reply(&first, &whole(&first)), "{len}: it is waited for still");
+        }
+        assert!(!bench.reply(&first, &whole(&first)), "too late");
+        assert_eq!(bench.answered().1.answers.len(), 3, "{len}");
+        assert!(bench.forwarder.is_empty());
+    }
+}
+
+#[test]
+fn replies_in_another_order_than_their_questions_go_to_whoever_asked() {
+    let mut bench = Bench::new();
+    let sent: Vec<Sent> = (0..20)
+        .map(|client| {
+            bench.ask(client, &bytes(&query(1, &format!("n{client}.example.com."))));
+            bench.asked()
+        })
+        .collect();
+    for (client, sent) in (0..20).zip(&sent).rev() {
+        let reply = bytes(&with_addresses(reply_to(sent, ResponseCode::NoError), 1));
+        assert!(bench.reply(sent, &reply));
+        let (told, answer) = bench.answered();
+        assert_eq!(told, client);
+        let name = answer.queries[0].name().to_ascii();
+        assert_eq!(name, format!("n{client}.example.com."));
+    }
+    assert!(bench.forwarder.is_empty());
+}
+
+#[test]
 fn a_server_that_was_silent_is_asked_last_for_a_while() {
     let mut bench = Bench::new();
     bench.ask(7, &bytes(&query(1, "a.example.com.")));

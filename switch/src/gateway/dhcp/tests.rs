@@ -11,6 +11,8 @@ use crate::drops::DropReason;
 use crate::ids::{MacAddr, NetworkId, PortId};
 use crate::testbed::{Bench, GATEWAY_MAC, GATEWAY_V4, arp, dns_query, mac, packet, receivers, v4};
 
+mod order;
+
 const LEASE: Duration = Duration::from_secs(3600);
 const NOBODY: Ipv4Addr = Ipv4Addr::UNSPECIFIED;
 const NOTHING: MacAddr = MacAddr([0; 6]);

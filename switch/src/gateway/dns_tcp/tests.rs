@@ -191,6 +191,24 @@ fn answers_queries_that_follow_each_other_in_order_however_they_are_cut() {
 }
 
 #[test]
+fn sixty_four_kib_a_byte_at_a_time_are_answered_to_the_last_query() {
+    let mut bench = bench(1);
+    let mut client = Client::connect(1, 5000, GATEWAY_V4.into(), bench.now);
+    client.exchange(&mut bench);
+    let mut query = dns_query(7, "db");
+    query.resize(2046, 0);
+    let stream = message(&query).repeat(32);
+    client.socket().set_nagle_enabled(false);
+    assert_eq!(stream.len(), 1 << 16);
+    for byte in stream.chunks(1) {
+        client.socket().send_slice(byte).unwrap();
+        client.exchange(&mut bench);
+    }
+    assert_eq!(client.replies().len(), 32);
+    assert_eq!((client.state(), bench.drops(1)), (tcp::State::Established, vec![]));
+}
+
+#[test]
 fn a_client_that_closes_after_its_query_still_gets_the_answer() {
     let mut bench = bench(1);
     let mut client = Client::connect(1, 5000, GATEWAY_V4.into(), bench.now);

@@ -144,6 +144,49 @@ fn what_is_no_sound_solicitation_is_not_answered() {
     assert!(bench.datapath.poll_timeout().is_some());
 }
 
+/// What a guest would say that calls itself a router, with options of every kind, cut off at each byte: the length in its
+/// header as it was, and as it then is.
+fn false_advertisements() -> Vec<Vec<u8>> {
+    let told = Advert { routes: vec!["fd00:1::/48".parse().unwrap()], ..advert() };
+    let message = ra::advertisement(&told, mac(1).0);
+    assert_eq!(message[0], 134);
+    let whole = icmpv6(ALL_NODES_MAC, mac(1), mac(1).link_local(), ALL_NODES, 134, &message[4..]);
+    let mut cuts: Vec<Vec<u8>> = (14..=whole.len()).map(|len| whole[..len].to_vec()).collect();
+    for len in 0..whole.len() - 54 {
+        let mut cut = whole[..54 + len].to_vec();
+        cut[18..20].copy_from_slice(&u16::try_from(len).unwrap().to_be_bytes());
+        cuts.push(cut);
+    }
+    cuts
+}
+
+#[test]
+fn nobody_hears_of_a_false_router_where_the_guard_is_on_whatever_is_left_of_its_advertisement() {
+    let mut bench = bench(true, 2);
+    let all = false_advertisements();
+    for cut in all.iter().chain(all.iter().rev()) {
+        assert_eq!(bench.send(1, cut.clone()), [], "{} bytes", cut.len());
+    }
+    let reasons: Vec<_> = bench.drops(1);
+    let [(DropReason::Malformed, broken), (DropReason::GuardNd, told)] = reasons[..] else {
+        panic!("{reasons:?}")
+    };
+    assert_eq!(usize::try_from(broken + told).unwrap(), 2 * all.len());
+    assert_eq!(receivers(&bench.send(1, solicit(1))), [2, 1]);
+}
+
+#[test]
+fn what_is_left_of_a_guests_advertisement_changes_nothing_of_ours() {
+    let mut bench = bench(false, 2);
+    let all = false_advertisements();
+    for cut in all.iter().chain(all.iter().rev()) {
+        assert!(bench.send(1, cut.clone()).iter().all(|(port, frame)| (port, frame) == (&2, cut)));
+    }
+    let out = bench.send(2, solicit(2));
+    assert_eq!(receivers(&out), [1, 2]);
+    assert_eq!(receiver_of(&out[1].1), (mac(2), mac(2).link_local()));
+}
+
 #[test]
 fn a_port_that_asks_without_end_is_answered_at_a_limited_rate() {
     let mut bench = bench(true, 2);
