@@ -4,6 +4,7 @@
 //! something that answers by itself.
 
 use std::collections::BTreeMap;
+use std::error::Error;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -45,7 +46,16 @@ impl IntoResponse for Refusal {
 
 impl From<JsonRejection> for Refusal {
     fn from(rejection: JsonRejection) -> Refusal {
-        refusal(RefusalKind::Invalid, rejection.body_text())
+        let message = match (&rejection, rejection.source()) {
+            (JsonRejection::JsonDataError(_), Some(why)) => {
+                format!("the body of the request: {why}")
+            }
+            (JsonRejection::JsonSyntaxError(_), Some(why)) => {
+                format!("the body of the request is no JSON: {why}")
+            }
+            _ => rejection.body_text(),
+        };
+        refusal(RefusalKind::Invalid, message)
     }
 }
 
@@ -57,7 +67,8 @@ impl From<BytesRejection> for Refusal {
 
 impl From<QueryRejection> for Refusal {
     fn from(rejection: QueryRejection) -> Refusal {
-        refusal(RefusalKind::Invalid, rejection.body_text())
+        let why = rejection.source().map_or_else(|| rejection.body_text(), ToString::to_string);
+        refusal(RefusalKind::Invalid, format!("the query of the request: {why}"))
     }
 }
 
@@ -91,31 +102,32 @@ impl<T: DeserializeOwned + Serialize, S: Send + Sync> FromRequest<S> for Body<T>
         let bytes = read.map_err(missing)??;
         let whole = Request::from_parts(parts, bytes.clone().into());
         let Json(taken) = Json::<T>::from_request(whole, state).await?;
-        if is_listed(&bytes, &taken) {
+        if let Some(place) = listed(&bytes, &taken) {
             let why = "a list stands where an object is needed, whose fields have names";
-            return Err(refusal(RefusalKind::Invalid, why));
+            let message = format!("the body of the request{place}: {why}");
+            return Err(refusal(RefusalKind::Invalid, message));
         }
         Ok(Body(taken))
     }
 }
 
-/// Whether lists were taken for objects, at whatever depth: what is derived for a type takes its fields by name, but a list of
+/// Where a list was taken for an object, at whatever depth: what is derived for a type takes its fields by name, but a list of
 /// them in order as well.
-fn is_listed<T: Serialize>(given: &[u8], taken: &T) -> bool {
-    fn differ(given: &Value, taken: &Value) -> bool {
+fn listed<T: Serialize>(given: &[u8], taken: &T) -> Option<String> {
+    fn at(place: String, given: &Value, taken: &Value) -> Option<String> {
         match (given, taken) {
-            (Value::Array(_), Value::Object(_)) => true,
-            (Value::Array(given), Value::Array(taken)) => {
-                given.iter().zip(taken).any(|(given, taken)| differ(given, taken))
-            }
+            (Value::Array(_), Value::Object(_)) if place.is_empty() => Some(place),
+            (Value::Array(_), Value::Object(_)) => Some(format!(": {}", place.trim_matches('.'))),
+            (Value::Array(given), Value::Array(taken)) => (given.iter().zip(taken).enumerate())
+                .find_map(|(i, (given, taken))| at(format!("{place}[{i}]"), given, taken)),
             (Value::Object(given), Value::Object(taken)) => given
                 .iter()
-                .any(|(name, given)| taken.get(name).is_some_and(|taken| differ(given, taken))),
-            _ => false,
+                .find_map(|(name, given)| at(format!("{place}.{name}"), given, taken.get(name)?)),
+            _ => None,
         }
     }
-    let given = serde_json::from_slice(given);
-    given.is_ok_and(|given| serde_json::to_value(taken).is_ok_and(|taken| differ(&given, &taken)))
+    let given = serde_json::from_slice(given).ok()?;
+    at(String::new(), &given, &serde_json::to_value(taken).ok()?)
 }
 
 /// The query part of a path.
@@ -170,8 +182,8 @@ mod tests {
     use super::*;
     use crate::api::types::NetworkCreate;
 
-    fn listed(body: &str) -> bool {
-        is_listed(body.as_bytes(), &serde_json::from_str::<NetworkCreate>(body).unwrap())
+    fn place(body: &str) -> Option<String> {
+        listed(body.as_bytes(), &serde_json::from_str::<NetworkCreate>(body).unwrap())
     }
 
     #[test]
@@ -180,10 +192,41 @@ mod tests {
         let named = format!(
             r#"{{"Name": "a", "IPAM": {{"Config": [{subnet}]}}, "Labels": {{"k": "[]"}}}}"#
         );
-        assert!(!listed(&named));
-        assert!(!listed("{}"));
-        assert!(listed(r#"["a"]"#));
-        assert!(listed(&format!(r#"{{"IPAM": [[{subnet}]]}}"#)));
-        assert!(listed(r#"{"IPAM": {"Config": [["10.0.0.0/24"]]}}"#));
+        assert_eq!(place(&named), None);
+        assert_eq!(place("{}"), None);
+        assert_eq!(place(r#"["a"]"#).as_deref(), Some(""));
+        assert_eq!(place(&format!(r#"{{"IPAM": [[{subnet}]]}}"#)).as_deref(), Some(": IPAM"));
+        let second = format!(r#"{{"IPAM": {{"Config": [{subnet}, ["10.0.0.0/24"]]}}}}"#);
+        assert_eq!(place(&second).as_deref(), Some(": IPAM.Config[1]"));
+    }
+
+    async fn refused(body: &'static str) -> String {
+        let request = Request::post("/").header("content-type", "application/json");
+        let request = request.body(body.into()).unwrap();
+        Body::<NetworkCreate>::from_request(request, &()).await.err().unwrap().message
+    }
+
+    #[tokio::test]
+    async fn what_is_wrong_in_a_body_is_told_by_the_place_where_it_stands() {
+        for (body, said) in [
+            (
+                r#"{"Name": 5}"#,
+                "Name: invalid type: integer `5`, expected a string at line 1 column 10",
+            ),
+            (
+                r#"{"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0"}]}}"#,
+                "IPAM.Config[0].Subnet: invalid IP address syntax at line 1 column 55",
+            ),
+            (
+                r#"{"IPAM": {"Config": [["10.0.0.0/24"]]}}"#,
+                "IPAM.Config[0]: a list stands where an object is needed, whose fields have names",
+            ),
+        ] {
+            assert_eq!(refused(body).await, format!("the body of the request: {said}"));
+        }
+        assert_eq!(
+            refused(r#"{"Name": "a""#).await,
+            "the body of the request is no JSON: EOF while parsing an object at line 1 column 12"
+        );
     }
 }

@@ -17,7 +17,7 @@ use super::{DaemonChoice, for_each, node, output};
 #[command(group(clap::ArgGroup::new("namespace").required(true).args(["pid", "netns"])))]
 pub struct Attach {
     /// A process inside the namespace, such as a container's first
-    #[arg(long, value_name = "PID", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "PID", value_parser = pid)]
     pid: Option<u32>,
     /// A network namespace bound to a path, such as /run/netns/NAME
     #[arg(long, value_name = "PATH")]
@@ -32,6 +32,11 @@ pub struct Attach {
     /// Name of its first interface
     #[arg(long, value_name = "NAME")]
     ifname: Option<String>,
+}
+
+fn pid(text: &str) -> Result<u32, String> {
+    let pid = text.parse().ok().filter(|pid| *pid > 0);
+    pid.ok_or_else(|| "the number of a process is needed, as ps shows it".to_owned())
 }
 
 impl Attach {

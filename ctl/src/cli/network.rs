@@ -99,8 +99,11 @@ pub struct Create {
 }
 
 fn aux_address(text: &str) -> Result<(String, IpAddr), String> {
-    let (name, address) = pair(text)?;
-    Ok((name, address::either(&address)?))
+    let (name, address) = text
+        .split_once('=')
+        .filter(|(name, _)| !name.is_empty())
+        .ok_or("NAME=ADDRESS is needed, as printer=10.1.0.7")?;
+    Ok((name.to_owned(), address::either(address)?))
 }
 
 impl Create {

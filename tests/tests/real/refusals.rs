@@ -166,7 +166,10 @@ fn what_is_no_namespace_of_the_users_is_not_attached() {
     refuses(&world, init, 1, &["another user"]);
     let nowhere = "attach --netns /nonexistent --name x --network app";
     refuses(&world, nowhere, 1, &["/nonexistent"]);
-    refuses(&world, "attach --netns /etc/passwd --name x --network app", 1, &["namespace"]);
+    for file in ["/etc/passwd", "/tmp", "/proc/self/ns/user"] {
+        let told = format!("{file} is no network namespace: give a path like /run/netns/NAME");
+        refuses(&world, &format!("attach --netns {file} --name x --network app"), 1, &[&told]);
+    }
     refuses(&world, "detach db", 1, &["portolan stop"]);
 }
 
