@@ -286,6 +286,12 @@ pub(super) fn conflicts(
              for hosts that no endpoint announces"
         ));
     }
+    if wishes.relay && draft.guard {
+        faults.invalid(format!(
+            "{DHCP_RELAY}=on has no effect while the guard is on, which drops what relay agents pass on for others: add \
+             -o portolan.guard=off or drop it"
+        ));
+    }
     for range in &wishes.ranges {
         check_range(*range, around.subnets, faults);
     }

@@ -95,6 +95,7 @@ fn every_option_of_a_network_is_told_to_the_dataplane() {
         ("portolan.loop", "tell"),
         ("portolan.neighbors", "answer"),
         ("portolan.dhcp_lease", "90s"),
+        ("portolan.guard", "off"),
         ("portolan.dhcp_relay", "on"),
         ("portolan.domain", "lab.example,example"),
         ("mtu", "9000"),
@@ -284,6 +285,15 @@ fn options_of_endpoints_are_told_to_the_dataplane_and_kept() {
     assert_eq!(shown["portolan.vlan"], "trunk:30,10-12,native:5");
     assert_eq!(shown.len(), options.len());
     bench.check();
+}
+
+#[test]
+fn relay_agents_are_not_answered_where_the_guard_drops_what_they_pass_on() {
+    assert_eq!(
+        wrong(&[("portolan.dhcp_relay", "on")]),
+        "portolan.dhcp_relay=on has no effect while the guard is on, which drops what relay agents pass on for others: add -o \
+         portolan.guard=off or drop it"
+    );
 }
 
 #[test]
