@@ -321,6 +321,15 @@ pub enum Query {
         /// Rows at most.
         limit: usize,
     },
+    /// The groups that are snooped on a network behind `after`, in order, at most `limit` rows.
+    Groups {
+        /// Which network.
+        network: NetworkId,
+        /// The last row of the page before.
+        after: Option<(u16, IpAddr, PortId)>,
+        /// Rows at most.
+        limit: usize,
+    },
     /// Flows through the host's sockets, of all networks or of one, behind the flow of number `after`.
     Flows {
         /// Which network; all where there is none.
@@ -341,6 +350,8 @@ pub enum Answer {
     Fdb(Vec<FdbRow>),
     /// Leases, in order of address.
     Leases(Vec<LeaseRow>),
+    /// Members of groups and routers, in order.
+    Groups(Vec<GroupRow>),
     /// One row a port, in order, and what was dropped with no port left to name.
     Counters {
         /// The ports there are.
@@ -405,6 +416,19 @@ pub struct FdbRow {
     pub seen: Option<Time>,
 }
 
+/// One port that is sent a group, or all groups of a family.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct GroupRow {
+    /// VLAN id, 0 for none.
+    pub vlan: u16,
+    /// The group; the unspecified address of the family for a router, which is sent all of them.
+    pub group: IpAddr,
+    /// Which port.
+    pub port: PortId,
+    /// When it last asked for the group; of a router, when it was last heard.
+    pub seen: Time,
+}
+
 /// One address that a host was given by DHCP.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct LeaseRow {
@@ -420,6 +444,8 @@ pub struct LeaseRow {
     pub port: PortId,
     /// When it ends; none for the address of an endpoint, which is its own for good.
     pub expires: Option<Time>,
+    /// Whether the hostname means the address on the network; else somebody had the name before.
+    pub named: bool,
 }
 
 /// What a port has seen.
@@ -437,4 +463,6 @@ pub struct PortCounters {
     pub tx_bytes: u64,
     /// What was dropped: what the port sent, and what could not be sent to it.
     pub drops: DropCounts,
+    /// Whether it is blocked for being part of a loop: nothing comes from it or goes to it.
+    pub blocked: bool,
 }

@@ -358,7 +358,8 @@ impl Datapath {
         let id = match query {
             Query::Fdb { network, .. }
             | Query::Counters(network)
-            | Query::Leases { network, .. } => *network,
+            | Query::Leases { network, .. }
+            | Query::Groups { network, .. } => *network,
             Query::Flows { network, after, limit } => return self.flows(*network, *after, *limit),
             Query::Tally => return Answer::Tally(self.tally()),
         };
@@ -368,7 +369,16 @@ impl Datapath {
         match query {
             Query::Fdb { after, limit, .. } => Answer::Fdb(network.stations(*after, *limit, now)),
             Query::Counters(_) => network.counters(),
-            Query::Leases { after, limit, .. } => Answer::Leases(network.leases(*after, *limit)),
+            Query::Leases { after, limit, .. } => {
+                let mut rows = network.leases(*after, *limit);
+                for row in &mut rows {
+                    row.named = self.shared.names.is_lent(zone_key(id), row.address);
+                }
+                Answer::Leases(rows)
+            }
+            Query::Groups { after, limit, .. } => {
+                Answer::Groups(network.groups(*after, *limit, now))
+            }
             Query::Flows { .. } | Query::Tally => unreachable!("answered above"),
         }
     }

@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use portolan_nat::icmp_error::Reason;
 
 use crate::command::{
-    Answer, Carriage, FdbRow, LeaseRow, Mode, NetworkSpec, NetworkTally, PortSpec, ServiceSpec,
-    StormLimits,
+    Answer, Carriage, FdbRow, GroupRow, LeaseRow, Mode, NetworkSpec, NetworkTally, PortSpec,
+    ServiceSpec, StormLimits,
 };
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
@@ -288,6 +288,17 @@ impl Network {
     /// At most `limit` stations behind `after`.
     pub fn stations(&self, after: Option<(u16, MacAddr)>, limit: usize, now: Time) -> Vec<FdbRow> {
         self.stations.page(after, limit.min(PAGE_MAX), now)
+    }
+
+    /// At most `limit` members of groups and routers behind `after`; nobody where groups are not snooped.
+    pub fn groups(
+        &self,
+        after: Option<(u16, IpAddr, PortId)>,
+        limit: usize,
+        now: Time,
+    ) -> Vec<GroupRow> {
+        let snooping = self.snooping.as_ref();
+        snooping.map_or_else(Vec::new, |groups| groups.rows(after, limit.min(PAGE_MAX), now))
     }
 
     /// How full its tables are.

@@ -55,7 +55,6 @@ pub struct Port {
     identity: Identity,
     vlans: Membership,
     isolated: bool,
-    blocked: bool,
     storm: Storm,
     stations: Vec<MacAddr>,
     counters: PortCounters,
@@ -71,7 +70,6 @@ impl Port {
             identity: Identity::new(spec.mac, &spec.addresses, &spec.conduct.stations),
             vlans: Membership::new(&spec.conduct.vlans),
             isolated: spec.conduct.isolated,
-            blocked: false,
             storm: Storm::new(spec.conduct.storm.unwrap_or(storm)),
             stations: spec.conduct.stations,
             counters: PortCounters {
@@ -81,6 +79,7 @@ impl Port {
                 tx_frames: 0,
                 tx_bytes: 0,
                 drops: DropCounts::default(),
+                blocked: false,
             },
             errors: TokenBucket::new(ERROR_BURST, ERROR_INTERVAL),
         }
@@ -113,12 +112,12 @@ impl Port {
 
     /// Whether nothing may come from it or go to it, for it is part of a loop.
     pub fn is_blocked(&self) -> bool {
-        self.blocked
+        self.counters.blocked
     }
 
     /// Blocks it, or opens it again.
     pub fn set_blocked(&mut self, blocked: bool) {
-        self.blocked = blocked;
+        self.counters.blocked = blocked;
     }
 
     /// How much of what goes to many it may still send.

@@ -30,6 +30,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
+use crate::command::GroupRow;
 use crate::frame::Frame;
 use crate::headers::Layout;
 use crate::ids::{MacAddr, PortId, Time};
@@ -200,13 +201,61 @@ impl Snooping {
         Some(&self.receivers)
     }
 
+    /// At most `limit` rows behind `after`: the members of groups by VLAN, group and port, and then the routers, each family of
+    /// a VLAN for itself.
+    pub fn rows(
+        &self,
+        after: Option<(u16, IpAddr, PortId)>,
+        limit: usize,
+        now: Time,
+    ) -> Vec<GroupRow> {
+        let (after_member, after_router) = match after {
+            Some((_, group, _)) if group.is_unspecified() => (None, after),
+            _ => (Some(after), None),
+        };
+        let is_behind = |row: &GroupRow, after: Option<(u16, IpAddr, PortId)>| {
+            after.is_none_or(|after| (row.vlan, row.group, row.port) > after)
+        };
+        let members = after_member.into_iter().flat_map(|after| {
+            let from =
+                after.map_or((0, Ipv4Addr::UNSPECIFIED.into()), |(vlan, group, _)| (vlan, group));
+            let all = self.groups.range(from..).flat_map(|((vlan, group), members)| {
+                let aged = self.aged((*vlan, *group), now);
+                let there = members.iter().filter(move |(_, member)| !aged(member));
+                let row = |(port, member): (&PortId, &Member)| GroupRow {
+                    vlan: *vlan,
+                    group: *group,
+                    port: *port,
+                    seen: member.seen,
+                };
+                there.map(row)
+            });
+            all.filter(move |row| is_behind(row, after))
+        });
+        let routers = self.routers.iter().flat_map(|((vlan, is_v6), routers)| {
+            let group = match is_v6 {
+                true => Ipv6Addr::UNSPECIFIED.into(),
+                false => IpAddr::from(Ipv4Addr::UNSPECIFIED),
+            };
+            routers.known(now).filter_map(move |port| {
+                let seen = routers.ports.get(&port)?.heard;
+                Some(GroupRow { vlan: *vlan, group, port, seen })
+            })
+        });
+        members.chain(routers.filter(|row| is_behind(row, after_router))).take(limit).collect()
+    }
+
+    /// Which members of a group have aged: none where nobody asks them.
+    fn aged(&self, group: (u16, IpAddr), now: Time) -> impl Fn(&Member) -> bool + use<> {
+        let routers = self.routers.get(&(group.0, group.1.is_ipv6()));
+        let since = routers.filter(|routers| routers.has_querier(now)).map(|routers| routers.since);
+        move |member| since.is_some_and(|since| now.since(member.seen.max(since)) >= AGEING)
+    }
+
     /// Forgets the members of a group that have aged.
     fn expire(&mut self, group: (u16, IpAddr), now: Time) {
-        let routers = self.routers.get(&(group.0, group.1.is_ipv6()));
-        let Some(routers) = routers.filter(|routers| routers.has_querier(now)) else { return };
+        let aged = self.aged(group, now);
         let Some(members) = self.groups.get_mut(&group) else { return };
-        let since = routers.since;
-        let aged = |member: &Member| now.since(member.seen.max(since)) >= AGEING;
         for (port, _) in members.extract_if(.., |_, member| aged(member)) {
             self.memberships -= 1;
             if let Some(tally) = self.ports.get_mut(&port) {

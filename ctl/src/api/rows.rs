@@ -43,13 +43,30 @@ pub struct DropEntry {
 pub struct NameEntry {
     /// A name, without the network.
     pub name: String,
-    /// `name`, `alias`, `id` or `hostname`.
+    /// `name`, `alias`, `id` or `hostname`; `lease` for one that somebody brought along who was given the address by DHCP.
     pub kind: String,
     /// What it means.
     #[schema(value_type = Vec<String>)]
     pub addresses: Vec<IpAddr>,
-    /// Whose it is.
+    /// Whose it is; of a lease, behind whom it is.
     pub node: String,
+}
+
+/// One row of `portolan fdb --groups`: an endpoint that is sent a group, or all of them.
+#[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "PascalCase")]
+pub struct GroupEntry {
+    /// The group; `0.0.0.0` or `::` for a router, which is sent all groups of that family.
+    #[schema(value_type = String)]
+    pub group: IpAddr,
+    /// VLAN id, 0 for none.
+    pub vlan: u16,
+    /// The node.
+    pub node: String,
+    /// `member` or `router`.
+    pub kind: String,
+    /// Seconds since it last asked for the group; of a router, since it was last heard.
+    pub age: u64,
 }
 
 /// One row of `portolan flows`.
@@ -123,6 +140,9 @@ pub struct StatsEntry {
     /// Frames of the node that went no further.
     #[serde(rename = "tx_dropped")]
     pub tx_dropped: u64,
+    /// Whether the switch has blocked it for being part of a loop: nothing comes from it or goes to it.
+    #[serde(default)]
+    pub blocked: bool,
     /// Why most of the dropped ones were; empty where none was.
     pub top_drop: String,
     /// Frames that the node's own kernel had no room for once they were handed to it; none where it does not tell.

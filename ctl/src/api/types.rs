@@ -159,6 +159,9 @@ pub struct NetworkMember {
     /// As above.
     #[serde(rename = "IPv6Address")]
     pub ipv6_address: String,
+    /// Whether the switch has blocked it for being part of a loop; told where one network is asked about.
+    #[serde(default)]
+    pub blocked: bool,
 }
 
 /// An endpoint to be made: the value of one `--network`, or of `network connect`.

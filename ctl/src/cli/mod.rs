@@ -23,6 +23,7 @@ mod switch;
 mod system;
 mod target;
 mod template;
+mod terminal;
 mod time;
 
 use std::path::PathBuf;
@@ -83,7 +84,7 @@ enum Verb {
     /// Say what would become of a frame, stage by stage, without sending it
     Explain(explain::Explain),
     /// Show which station is behind which node
-    Fdb(switch::Asked),
+    Fdb(switch::Fdb),
     /// Show which addresses hosts were given by DHCP
     Leases(switch::Asked),
     /// Show what goes through endpoints, in and out

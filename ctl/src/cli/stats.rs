@@ -8,16 +8,19 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use portolan::api::client::{Client, Failure};
 use portolan::api::types::StatsEntry;
-use serde_json::Value;
+use portolan::topology::Moment;
+use serde_json::{Value, json};
 
 use super::output::{self, Format, Row};
 use super::switch::all_networks;
-use super::{DaemonChoice, segment, target};
+use super::terminal::{self, Size};
+use super::{DaemonChoice, segment, target, time};
 
-const HEADERS: [&str; 10] = [
+const HEADERS: [&str; 11] = [
     "NETWORK",
     "NODE",
     "INTERFACE",
+    "STATE",
     "IN",
     "IN BYTES",
     "OUT",
@@ -26,10 +29,11 @@ const HEADERS: [&str; 10] = [
     "TOP REASON",
     "BACKLOG",
 ];
-const WATCHED: [&str; 10] = [
+const WATCHED: [&str; 11] = [
     "NETWORK",
     "NODE",
     "INTERFACE",
+    "STATE",
     "IN/s",
     "IN bit/s",
     "OUT/s",
@@ -51,7 +55,7 @@ pub struct Stats {
     #[arg(long, value_name = "SECONDS", default_value_t = 1, requires = "watch",
           value_parser = clap::value_parser!(u64).range(1..=3600))]
     interval: u64,
-    /// table, json (an array, one a line with --watch), or a template such as '{{.Node}} {{.rx_bytes}}'
+    /// table, json (an array, one a line with --watch, with Time and rates), or a template such as '{{.Node}} {{.rx_bytes}}'
     #[arg(long, default_value = "table")]
     format: Format,
 }
@@ -59,9 +63,18 @@ pub struct Stats {
 /// One endpoint, for comparing two looks.
 type Key = (String, String, String);
 
+/// Frames and bits in, frames and bits out, a second.
+type Rates = [f64; 4];
+
+/// What they are called in JSON.
+const RATES: [&str; 4] =
+    ["rx_packets_per_second", "rx_bits_per_second", "tx_packets_per_second", "tx_bits_per_second"];
+
 /// What was seen at a look, and when.
 struct Look {
     at: Instant,
+    /// The same by the clock on the wall, RFC 3339 in UTC.
+    time: String,
     entries: Vec<StatsEntry>,
 }
 
@@ -90,24 +103,37 @@ impl Stats {
     }
 
     fn show(&self, before: &Look, now: &Look, terminal: bool) -> Result<(), Failure> {
-        let cells = rates(before, now);
+        let rates = rates(before, now);
+        let cells = now.entries.iter().zip(&rates).map(|(entry, rates)| rate_cells(entry, rates));
         match &self.format {
             Format::Table => {
                 let headers = WATCHED.iter().map(|header| (*header).to_owned());
-                let lines = output::table_lines(headers, cells.into_iter());
+                let lines = output::table_lines(headers, cells);
                 if terminal {
-                    let text: String = lines.iter().map(|line| format!("{line}\x1b[K\n")).collect();
-                    draw(&format!("\x1b[H{text}\x1b[J"));
+                    let lines = match terminal::size() {
+                        Some(size) => fitted(lines, size),
+                        None => lines,
+                    };
+                    // Without a line end behind the last line, which would move the first one out.
+                    let text: Vec<String> =
+                        lines.iter().map(|l| format!("{l}\x1b[0m\x1b[K")).collect();
+                    draw(&format!("\x1b[H{}\x1b[J", text.join("\r\n")));
                 } else {
                     lines.iter().for_each(|line| output::line(line));
                 }
             }
             Format::Json => {
-                output::json_line(&now.entries);
+                let all = now.entries.iter().zip(&rates);
+                let told: Vec<Value> =
+                    all.map(|(entry, rates)| object(entry, rates, now)).collect();
+                output::json_line(&told);
             }
             other => {
-                let rows: Vec<Row> = (now.entries.iter().zip(cells))
-                    .map(|(entry, cells)| Row::new(entry, cells, Value::Null))
+                let all = now.entries.iter().zip(&rates).zip(cells);
+                let rows: Vec<Row> = all
+                    .map(|((entry, rates), cells)| {
+                        Row::new(entry, cells, object(entry, rates, now))
+                    })
                     .collect();
                 output::list(other, &WATCHED, &rows)?;
             }
@@ -135,7 +161,8 @@ fn look(client: &Client, of: Option<&str>) -> Result<Look, Failure> {
         reason = "the command line is an edge: it measures what rates are of"
     )]
     let at = Instant::now();
-    Ok(Look { at, entries })
+    let time = Moment(time::now()).to_string();
+    Ok(Look { at, time, entries })
 }
 
 /// Writes to the terminal as it is.
@@ -156,7 +183,9 @@ fn cells(entry: &StatsEntry) -> Vec<String> {
 }
 
 fn row(entry: &StatsEntry, figures: [String; 4]) -> Vec<String> {
-    let mut cells = vec![entry.network.clone(), entry.node.clone(), entry.interface.clone()];
+    let state = if entry.blocked { "blocked" } else { "-" };
+    let mut cells =
+        vec![entry.network.clone(), entry.node.clone(), entry.interface.clone(), state.into()];
     cells.extend(figures);
     cells.push(entry.rx_dropped.saturating_add(entry.tx_dropped).to_string());
     cells.push(if entry.top_drop.is_empty() { "-".into() } else { entry.top_drop.clone() });
@@ -164,24 +193,63 @@ fn row(entry: &StatsEntry, figures: [String; 4]) -> Vec<String> {
     cells
 }
 
-/// The rows of a look with what happened since the one before, by the second; of an endpoint that is new, or was made anew and
-/// counts from zero again, nothing yet.
-fn rates(before: &Look, now: &Look) -> Vec<Vec<String>> {
+/// Lines as a terminal has room for them: cut to its width, and those that find no row told of in the last.
+fn fitted(mut lines: Vec<String>, size: Size) -> Vec<String> {
+    if lines.len() > size.rows {
+        let kept = size.rows.saturating_sub(1);
+        let beyond = lines.len() - kept;
+        lines.truncate(kept);
+        lines.push(format!("{beyond} more: name a network or a node, or make the window larger"));
+    }
+    lines.iter().map(|line| cut(line, size.columns)).collect()
+}
+
+/// The beginning of a line, as many characters as stand in a row; what a terminal obeys takes no room.
+fn cut(line: &str, columns: usize) -> String {
+    let (mut kept, mut room, mut obeyed) = (String::new(), columns, false);
+    for letter in line.chars() {
+        obeyed |= letter == '\x1b';
+        if !obeyed && room == 0 {
+            break;
+        }
+        room -= usize::from(!obeyed);
+        kept.push(letter);
+        obeyed &= letter != 'm';
+    }
+    kept
+}
+
+/// An endpoint's figures with the time of the look and the rates since the one before.
+fn object(entry: &StatsEntry, rates: &Rates, now: &Look) -> Value {
+    let mut object = json!(entry);
+    if let Value::Object(fields) = &mut object {
+        fields.insert("Time".into(), now.time.clone().into());
+        for (name, rate) in RATES.iter().zip(rates) {
+            fields.insert((*name).into(), json!((rate * 1000.0).round() / 1000.0));
+        }
+    }
+    object
+}
+
+fn rate_cells(entry: &StatsEntry, rates: &Rates) -> Vec<String> {
+    row(entry, rates.map(people))
+}
+
+/// What happened since the look before, by the second; of an endpoint that is new, or was made anew and counts from zero again,
+/// nothing yet.
+fn rates(before: &Look, now: &Look) -> Vec<Rates> {
     let known: BTreeMap<Key, &StatsEntry> = before.entries.iter().map(|e| (key(e), e)).collect();
     let seconds = now.at.saturating_duration_since(before.at).as_secs_f64().max(0.001);
-    let rate = |new: u64, old: u64| people(new.saturating_sub(old) as f64 / seconds);
+    let rate = |new: u64, old: u64| new.saturating_sub(old) as f64 / seconds;
     let of = |entry: &StatsEntry| {
         let old = known.get(&key(entry)).copied().unwrap_or(entry);
         let bits = |bytes: u64| bytes.saturating_mul(8);
-        row(
-            entry,
-            [
-                rate(entry.rx_packets, old.rx_packets),
-                rate(bits(entry.rx_bytes), bits(old.rx_bytes)),
-                rate(entry.tx_packets, old.tx_packets),
-                rate(bits(entry.tx_bytes), bits(old.tx_bytes)),
-            ],
-        )
+        [
+            rate(entry.rx_packets, old.rx_packets),
+            rate(bits(entry.rx_bytes), bits(old.rx_bytes)),
+            rate(entry.tx_packets, old.tx_packets),
+            rate(bits(entry.tx_bytes), bits(old.tx_bytes)),
+        ]
     };
     now.entries.iter().map(of).collect()
 }
@@ -220,6 +288,7 @@ mod tests {
             tx_bytes: 0,
             tx_packets: 0,
             tx_dropped: 3,
+            blocked: false,
             top_drop: String::new(),
             guest_backlog: None,
         }
@@ -229,15 +298,35 @@ mod tests {
     fn rates_are_what_happened_between_two_looks() {
         #[expect(clippy::disallowed_methods, reason = "a base for two instants that are set")]
         let start = Instant::now();
-        let before = Look { at: start, entries: vec![entry("a", 100, 1000), entry("c", 900, 900)] };
+        let time = || "2026-01-01T00:00:00Z".to_owned();
+        let entries = vec![entry("a", 100, 1000), entry("c", 900, 900)];
+        let before = Look { at: start, time: time(), entries };
         let now = Look {
             at: start + Duration::from_secs(2),
+            time: time(),
             entries: vec![entry("a", 3100, 1_001_000), entry("b", 7, 7), entry("c", 1, 1)],
         };
         let rows = rates(&before, &now);
-        assert_eq!(rows[0], ["app", "a", "eth0", "1.50k", "4.00M", "0", "0", "5", "-", "-"]);
-        assert_eq!(rows[1][3..5], ["0", "0"], "a new endpoint has no rate yet");
-        assert_eq!(rows[2][3..5], ["0", "0"], "one made anew counts from zero");
+        assert_eq!(rows[0], [1500.0, 4_000_000.0, 0.0, 0.0]);
+        assert_eq!(rows[1], [0.0; 4], "a new endpoint has no rate yet");
+        assert_eq!(rows[2], [0.0; 4], "one made anew counts from zero");
+        let cells = rate_cells(&now.entries[0], &rows[0]);
+        let expected = ["app", "a", "eth0", "-", "1.50k", "4.00M", "0", "0", "5", "-", "-"];
+        assert_eq!(cells, expected);
+        let told = object(&now.entries[0], &rows[0], &now);
+        assert_eq!(told["Time"], "2026-01-01T00:00:00Z");
+        assert_eq!((&told["rx_packets"], &told["rx_bits_per_second"]), (&json!(3100), &json!(4e6)));
+    }
+
+    #[test]
+    fn a_table_fits_its_terminal_and_says_what_does_not() {
+        let lines: Vec<String> =
+            (0..5).map(|n| format!("\x1b[1mline {n}\x1b[0m of many")).collect();
+        let size = |columns, rows| Size { columns, rows };
+        assert_eq!(fitted(lines.clone(), size(99, 5)), lines);
+        let told = fitted(lines.clone(), size(8, 3));
+        assert_eq!(told, ["\x1b[1mline 0\x1b[0m o", "\x1b[1mline 1\x1b[0m o", "3 more: "]);
+        assert_eq!(fitted(lines, size(6, 1)), ["5 more"]);
     }
 
     #[test]

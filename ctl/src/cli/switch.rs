@@ -2,7 +2,9 @@
 
 use clap::Args;
 use portolan::api::client::{Client, Failure};
-use portolan::api::types::{DropEntry, FdbEntry, FlowEntry, LeaseEntry, NameEntry, NetworkDetail};
+use portolan::api::types::{
+    DropEntry, FdbEntry, FlowEntry, GroupEntry, LeaseEntry, NameEntry, NetworkDetail,
+};
 use portolan::topology::for_people;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -20,9 +22,21 @@ pub struct Asked {
     format: Format,
 }
 
-impl Asked {
+#[derive(Args, Debug)]
+pub struct Fdb {
+    #[command(flatten)]
+    asked: Asked,
+    /// Who is sent which multicast groups, where these are snooped (portolan.snooping=on)
+    #[arg(long)]
+    groups: bool,
+}
+
+impl Fdb {
     pub fn fdb(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
-        self.show(
+        if self.groups {
+            return self.asked.groups(daemon);
+        }
+        self.asked.show(
             daemon,
             "fdb",
             &["NETWORK", "MAC ADDRESS", "VLAN", "NODE", "KIND", "AGE"],
@@ -30,6 +44,25 @@ impl Asked {
                 let vlan = if e.vlan == 0 { "-".into() } else { e.vlan.to_string() };
                 let age = e.age.map_or_else(|| "-".into(), |seconds| format!("{seconds} s"));
                 vec![e.mac_address.to_string(), vlan, e.node.clone(), e.kind.clone(), age]
+            },
+        )
+    }
+}
+
+impl Asked {
+    fn groups(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        self.show(
+            daemon,
+            "groups",
+            &["NETWORK", "GROUP", "VLAN", "NODE", "KIND", "AGE"],
+            |e: &GroupEntry| {
+                let vlan = if e.vlan == 0 { "-".into() } else { e.vlan.to_string() };
+                let group = match e.group {
+                    all if all.is_unspecified() && all.is_ipv4() => "all (IGMP)".into(),
+                    all if all.is_unspecified() => "all (MLD)".into(),
+                    group => group.to_string(),
+                };
+                vec![group, vlan, e.node.clone(), e.kind.clone(), format!("{} s", e.age)]
             },
         )
     }

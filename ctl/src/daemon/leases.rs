@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 
 use portolan_switch::command::{Answer, LeaseRow, Query};
-use portolan_switch::ids::NetworkId;
+use portolan_switch::ids::{NetworkId, PortId};
 
 use super::explain::hex_of;
 use super::{Daemon, internal};
-use crate::api::types::LeaseEntry;
+use crate::api::types::{LeaseEntry, NameEntry};
 use crate::topology::{Refusal, Topology};
 
 /// Rows of one page.
@@ -28,6 +28,23 @@ impl Daemon {
             expires_in: row.expires.map(|end| end.since(now).as_secs()),
         };
         Ok(self.lease_rows(network).await?.into_iter().map(entry).collect())
+    }
+
+    /// The names that came with leases of a network, each with all addresses that it means.
+    pub(super) async fn lent_names(&self, name: &str) -> Result<Vec<NameEntry>, Refusal> {
+        let (network, owners) = self.owners(name).await?;
+        let mut names: BTreeMap<(String, PortId), Vec<IpAddr>> = BTreeMap::new();
+        for row in self.lease_rows(network).await?.into_iter().filter(|row| row.named) {
+            let key = (row.hostname.unwrap_or_default(), row.port);
+            names.entry(key).or_default().push(row.address);
+        }
+        let entry = |((name, port), addresses): ((String, PortId), Vec<IpAddr>)| NameEntry {
+            name,
+            kind: "lease".into(),
+            addresses,
+            node: owners.get(&port).cloned().unwrap_or_default(),
+        };
+        Ok(names.into_iter().map(entry).collect())
     }
 
     /// Tells the topology what strangers have leased on a network, where they may have anything. A lease that is given after

@@ -10,9 +10,10 @@ use super::plane::Opening;
 use super::{Control, Daemon, clock, host, internal};
 use crate::api::events::Action;
 use crate::api::types::{
-    DropEntry, FdbEntry, FlowEntry, NameEntry, NetworkCreate, NetworkCreated, NetworkDetail,
+    DropEntry, FdbEntry, FlowEntry, GroupEntry, NameEntry, NetworkCreate, NetworkCreated,
+    NetworkDetail,
 };
-use crate::topology::{Id, Network, NetworkFilter, Refusal, Removed};
+use crate::topology::{Endpoint, Id, Network, NetworkFilter, Refusal, Removed};
 
 /// Rows of one page of the FDB.
 const PAGE: usize = 512;
@@ -30,11 +31,28 @@ impl Daemon {
         all
     }
 
-    /// One network.
+    /// One network, with which of its endpoints are blocked.
     pub async fn network(&self, name: &str) -> Result<NetworkDetail, Refusal> {
-        let control = self.control.lock().await;
-        let network = control.topology.network(name)?;
-        Ok(control.topology.network_detail(network))
+        let (mut detail, network, ids) = {
+            let control = self.control.lock().await;
+            let network = control.topology.network(name)?;
+            let id = |(node, on): (&std::sync::Arc<crate::topology::Node>, &Endpoint)| {
+                Some((on.port?, node.id.to_string()))
+            };
+            let ids: BTreeMap<PortId, String> =
+                control.topology.members(network.id).filter_map(id).collect();
+            (control.topology.network_detail(network), network.network_id(), ids)
+        };
+        if let Some(Answer::Counters { ports, .. }) = self.plane.ask(Query::Counters(network)).await
+        {
+            for port in ports.iter().filter(|port| port.blocked) {
+                let member = ids.get(&port.port).and_then(|id| detail.containers.get_mut(id));
+                if let Some(member) = member {
+                    member.blocked = true;
+                }
+            }
+        }
+        Ok(detail)
     }
 
     /// Makes a network.
@@ -87,11 +105,42 @@ impl Daemon {
         Ok(gone.into_iter().map(|removed| removed.network.name.clone()).collect())
     }
 
-    /// The names of a network.
+    /// The names of a network: those of its nodes, and those that came with leases.
     pub async fn names(&self, name: &str) -> Result<Vec<NameEntry>, Refusal> {
-        let control = self.control.lock().await;
-        let network = control.topology.network(name)?;
-        Ok(control.topology.names(network))
+        let mut names = {
+            let control = self.control.lock().await;
+            let network = control.topology.network(name)?;
+            control.topology.names(network)
+        };
+        names.extend(self.lent_names(name).await?);
+        names.sort_by(|a, b| (&a.name, &a.node).cmp(&(&b.name, &b.node)));
+        Ok(names)
+    }
+
+    /// Who is sent which groups on a network, as far as they are snooped.
+    pub async fn groups(&self, name: &str) -> Result<Vec<GroupEntry>, Refusal> {
+        let (network, owners) = self.owners(name).await?;
+        let now = portolan_switch::io::clock::now();
+        let (mut entries, mut after) = (Vec::new(), None);
+        loop {
+            let rows = match self.plane.ask(Query::Groups { network, after, limit: PAGE }).await {
+                Some(Answer::Groups(rows)) => rows,
+                Some(_) => return Ok(entries),
+                None => return Err(internal("the dataplane does not answer; look at daemon.log")),
+            };
+            after = rows.last().map(|row| (row.vlan, row.group, row.port));
+            let last = rows.len() < PAGE;
+            entries.extend(rows.into_iter().map(|row| GroupEntry {
+                group: row.group,
+                vlan: row.vlan,
+                node: owners.get(&row.port).cloned().unwrap_or_default(),
+                kind: if row.group.is_unspecified() { "router" } else { "member" }.into(),
+                age: now.since(row.seen).as_secs(),
+            }));
+            if last {
+                return Ok(entries);
+            }
+        }
     }
 
     /// The stations of a network.

@@ -14,8 +14,8 @@ use crate::namespace::netlink::ask_for_link;
 use crate::topology::{Endpoint, Network, Node, Refusal};
 
 /// Drops of what was on its way to the node; all others are of what it sent.
-const TOWARDS_NODE: [DropReason; 3] =
-    [DropReason::TxFull, DropReason::TxTooBig, DropReason::TxDown];
+const TOWARDS_NODE: [DropReason; 4] =
+    [DropReason::TxFull, DropReason::TxTooBig, DropReason::TxDown, DropReason::Filtered];
 
 /// How long the kernel may take to tell of all links: it answers within the call, and somebody else reads the answer.
 const LINKS_WAIT: Duration = Duration::from_millis(200);
@@ -139,6 +139,7 @@ fn entry(place: &Place, counters: &PortCounters) -> StatsEntry {
         tx_bytes: counters.rx_bytes,
         tx_packets: counters.rx_frames,
         tx_dropped,
+        blocked: counters.blocked,
         top_drop: top.map_or_else(String::new, |(reason, _)| reason.name().to_owned()),
         guest_backlog: place.backlog,
     }
@@ -154,3 +155,6 @@ fn by_direction(drops: &DropCounts) -> (u64, u64) {
         }
     })
 }
+
+#[cfg(test)]
+mod tests;

@@ -30,6 +30,7 @@ impl Topology {
                 mac_address: endpoint.mac,
                 ipv4_address: text(endpoint.ipv4),
                 ipv6_address: text(endpoint.ipv6),
+                blocked: false,
             };
             (node.id.to_string(), member)
         };

@@ -225,6 +225,11 @@ impl Directory {
         }
     }
 
+    /// Whether an address has a name that whoever was lent it has brought along.
+    pub fn is_lent(&self, zone: ZoneKey, address: IpAddr) -> bool {
+        self.zones.get(&zone).is_some_and(|zone| zone.lent_addresses.contains_key(&address))
+    }
+
     /// Sets the zones a host sees, most important first.
     pub fn set_view(&mut self, host: HostKey, zones: Vec<ZoneKey>) {
         self.views.insert(host, zones);

@@ -156,6 +156,7 @@ fn lease_row<A: Address + Into<IpAddr>>(row: Row<A>) -> LeaseRow {
         hostname: row.client.hostname.map(String::from),
         port: PortId(row.client.port),
         expires: row.until.map(time),
+        named: false,
     }
 }
 

@@ -248,6 +248,37 @@ fn reports_go_to_the_routers_alone_and_so_do_groups_besides_their_members() {
 }
 
 #[test]
+fn members_and_routers_are_listed_in_pages_until_they_have_aged() {
+    let mut rig = Rig::new();
+    for port in [1, 2, 3] {
+        rig.hear(port, &join(port, G));
+    }
+    rig.hear_on(7, 1, &join(1, G));
+    rig.hear(1, &mld(1, H, 131, H));
+    rig.now = rig.now + Duration::from_secs(3);
+    rig.hear(5, &query(5));
+    let all: Vec<GroupRow> = rig.snooping.rows(None, 100, rig.now);
+    let shown: Vec<(u16, IpAddr, u32)> =
+        all.iter().map(|row| (row.vlan, row.group, row.port.0)).collect();
+    let router = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let (g, h) = (IpAddr::from(G), IpAddr::from(H));
+    assert_eq!(shown, [(0, g, 1), (0, g, 2), (0, g, 3), (0, h, 1), (7, g, 1), (0, router, 5)]);
+    assert_eq!((all[0].seen, all[5].seen), (Time(1_000_000_000), rig.now));
+    let (mut paged, mut after) = (Vec::new(), None);
+    while let [row, ..] = &rig.snooping.rows(after, 1, rig.now)[..] {
+        after = Some((row.vlan, row.group, row.port));
+        paged.push(row.clone());
+    }
+    assert_eq!(paged, all);
+    rig.now = rig.now + Duration::from_secs(200);
+    rig.hear(5, &query(5));
+    rig.now = rig.now + Duration::from_secs(60);
+    let left = rig.snooping.rows(None, 100, rig.now);
+    let left: Vec<(u16, IpAddr)> = left.iter().map(|row| (row.vlan, row.group)).collect();
+    assert_eq!(left, [(0, h), (7, g), (0, router)], "where nobody asks they do not age");
+}
+
+#[test]
 fn memberships_age_from_the_first_query_on() {
     let mut rig = Rig::new();
     rig.hear(1, &join(1, G));

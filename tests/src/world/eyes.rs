@@ -117,6 +117,7 @@ impl World {
                 tx_frames: 0,
                 tx_bytes: 0,
                 drops: Default::default(),
+                blocked: false,
             };
             let before = watching.before.get(&port).unwrap_or(&none);
             let recorded = watching.recorded.remove(&port).unwrap_or_default();

@@ -180,7 +180,7 @@ fn every_answer_is_as_the_document_describes_it_and_every_path_of_it_is_served()
     step(200, "GET", "/v1/events", "/v1/events?since=0&until=1", None);
     step(400, "GET", "/v1/events", "/v1/events?since=soon", None);
     step(200, "GET", "/v1/nodes", "/v1/nodes?all=true", None);
-    for rest in ["", "/fdb", "/drops", "/flows", "/names", "/leases", "/stats"] {
+    for rest in ["", "/fdb", "/groups", "/drops", "/flows", "/names", "/leases", "/stats"] {
         step(200, "GET", &of(rest), &format!("/v1/networks/app{rest}"), None);
         step(404, "GET", &of(rest), &format!("/v1/networks/nowhere{rest}"), None);
     }

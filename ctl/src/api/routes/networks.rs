@@ -23,6 +23,7 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Daemon>> {
         .routes(routes!(connect))
         .routes(routes!(disconnect))
         .routes(routes!(fdb))
+        .routes(routes!(groups))
         .routes(routes!(drops))
         .routes(routes!(flows))
         .routes(routes!(names))
@@ -144,6 +145,18 @@ async fn disconnect(
 )]
 async fn fdb(State(daemon): Daemons, At(Named { name }): At<Named>) -> Answer<Vec<FdbEntry>> {
     answer(daemon.fdb(&name).await)
+}
+
+/// Who is sent which groups, where these are snooped.
+#[utoipa::path(
+    get,
+    path = "/v1/networks/{name}/groups",
+    params(Named),
+    responses((status = 200, description = "The rows.", body = Vec<GroupEntry>), Refused),
+    tag = "networks"
+)]
+async fn groups(State(daemon): Daemons, At(Named { name }): At<Named>) -> Answer<Vec<GroupEntry>> {
+    answer(daemon.groups(&name).await)
 }
 
 /// What would become of a frame, stage by stage. Nothing is sent, and nothing changes.
