@@ -16,7 +16,7 @@ use portolan::api::client::{CaptureEnd, Failure, Wanted};
 
 use self::filter::Filter;
 use self::listing::Listing;
-use self::sink::{Fault, Sink, Target};
+use self::sink::{Direction, Fault, Sink, Target};
 use super::{DaemonChoice, output, target, time};
 
 /// Whether captures can be filtered here.
@@ -34,6 +34,9 @@ pub struct Capture {
     /// Only frames that match, as tcpdump words it: 'tcp port 80 and host 10.0.0.2'
     #[arg(long, value_name = "EXPR")]
     filter: Option<String>,
+    /// Only frames that nodes sent (out), each of them once, or only what they were sent (in)
+    #[arg(long, value_name = "in|out")]
+    direction: Option<Direction>,
     /// Bytes kept of each frame, 0 for all; 1600 unless given
     #[arg(long, value_name = "N")]
     snaplen: Option<u32>,
@@ -64,7 +67,12 @@ impl Capture {
             Some(_) if piped => Target::Pipe(Box::new(io::stdout().lock())),
             Some(path) => Target::Path(path.clone()),
         };
-        let mut sink = Sink::new(target, filter, self.count);
+        if path.starts_with("/v1/networks/") && self.direction.is_none() {
+            output::note(
+                "a network's frames are seen where they come in and at each port they go out; --direction out shows each once",
+            );
+        }
+        let mut sink = Sink::new(target, filter, self.direction, self.count);
         let mut fault = None;
         let ended = client.capture(&path, self.duration, &mut |chunk| match sink.take(chunk) {
             Ok(true) => Wanted::End,
@@ -74,14 +82,16 @@ impl Capture {
                 Wanted::Nothing
             }
         });
-        let said = self.conclude(&sink, fault);
+        self.conclude(&sink, fault)?;
         if sink.has_begun() {
             output::note(&sink.summary());
         }
-        said?;
-        match ended? {
-            CaptureEnd::Asked => {}
-            CaptureEnd::Over => {
+        match (ended?, sink.remark()) {
+            (_, Some(why)) => {
+                return Err(Failure::new(format!("the daemon ended the capture: {why}")));
+            }
+            (CaptureEnd::Asked, None) => {}
+            (CaptureEnd::Over, None) => {
                 output::note(&format!(
                     "{} is not there any more; its capture is over",
                     self.target

@@ -3,7 +3,7 @@
 //! Theory of operation. A capture is lent a fixed number of buffers, which go round: the dataplane fills one, its task here
 //! writes it out as pcapng and hands it down again. A client that reads slowly keeps the task waiting with what it holds, so
 //! that the dataplane finds no buffer and counts what it loses; neither it nor this process keeps more. The capture ends when
-//! the client goes away, when it asks for the end and is then sent what was left with the final counts, or when the network or
+//! the client goes away, when it has taken nothing for [`STALL_MAX`] (it is told so, should it ever read on), when it asks for the end and is then sent what was left with the final counts, or when the network or
 //! node that it is of is no more.
 
 mod pcapng;
@@ -27,8 +27,11 @@ use crate::topology::{Id, Refusal, RefusalKind, Topology};
 /// Buffers lent to one capture.
 const BUFFERS: usize = 8;
 
-/// Chunks that wait for the client.
+/// Chunks that wait for the client, besides the last one, for which a place is kept.
 const CHUNKS_MAX: usize = 2;
+
+/// How long a client may take nothing before its capture ends: a place among the captures is not held by one that is stopped.
+const STALL_MAX: Duration = Duration::from_secs(30);
 
 /// Bytes of each frame that are kept unless the client says otherwise: all of a packet of the usual size, and of a superframe
 /// as much.
@@ -65,6 +68,8 @@ struct Running {
 #[derive(Default)]
 struct State {
     last: u32,
+    /// Frames that found no buffer, or no reader, in all captures there were.
+    lost: u64,
     running: BTreeMap<CaptureId, Running>,
     /// Of all ports since the first of the captures that run began, so that what a node sent before it went has a name.
     interfaces: BTreeMap<PortId, Interface>,
@@ -90,6 +95,18 @@ impl Captures {
 
     fn state(&self) -> MutexGuard<'_, State> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// How many captures run, and how many frames all there were have lost.
+    pub(super) fn tally(&self) -> (usize, u64) {
+        let state = self.state();
+        (state.running.len(), state.lost)
+    }
+
+    fn note_lost(&self, lost: &[(PortId, u64)]) {
+        let frames = lost.iter().fold(0, |sum: u64, (_, frames)| sum.saturating_add(*frames));
+        let mut state = self.state();
+        state.lost = state.lost.saturating_add(frames);
     }
 
     fn interface(&self, port: PortId) -> Option<Interface> {
@@ -228,10 +245,11 @@ impl Daemon {
         };
         let snaplen = usize::try_from(snaplen).unwrap_or(usize::MAX);
         let taken = self.plane.capture(CaptureSpec { id, scope, snaplen }).await;
-        let (chunks_in, chunks) = mpsc::channel(CHUNKS_MAX);
+        let (chunks_in, chunks) = mpsc::channel(CHUNKS_MAX + 1);
         let daemon = Arc::clone(self);
         tokio::spawn(async move {
-            let mut task = Task { plane: &daemon.plane, captures: &daemon.captures, id, writer };
+            let (plane, captures) = (&daemon.plane, &daemon.captures);
+            let mut task = Task { plane, captures, id, writer, stalled: false };
             if let Err(error) = task.run(taken, &chunks_in, &end).await {
                 say(format_args!("capture {}: {error}", id.0));
             }
@@ -247,6 +265,8 @@ struct Task<'a> {
     captures: &'a Captures,
     id: CaptureId,
     writer: Pcapng,
+    /// The client has taken nothing for too long: what comes is counted as lost.
+    stalled: bool,
 }
 
 impl Task<'_> {
@@ -260,6 +280,7 @@ impl Task<'_> {
         for _ in 0..BUFFERS {
             self.plane.lend(self.id, CaptureBuffer::default()).await;
         }
+        let last = chunks.clone().reserve_owned().await.ok();
         let mut ending = !self.send(chunks).await;
         if ending {
             self.plane.end_capture(self.id).await;
@@ -286,10 +307,21 @@ impl Task<'_> {
                     for buffer in &ended.filled {
                         failed = failed.and(self.write(buffer));
                     }
-                    let whose = |port| self.captures.interface(port);
-                    failed = failed.and(self.writer.lost(&ended.lost, &whose));
-                    failed = failed.and(self.writer.statistics(portolan_switch::io::clock::now()));
-                    self.send(chunks).await;
+                    failed = failed.and(self.lose(&ended.lost));
+                    let now = portolan_switch::io::clock::now();
+                    failed = failed.and(self.writer.statistics(now));
+                    if !self.stalled && self.send(chunks).await {
+                        return failed;
+                    }
+                    if self.stalled {
+                        let seconds = STALL_MAX.as_secs();
+                        let why = format!("its reader took nothing for {seconds} s");
+                        say(format_args!("capture {} is over: {why}", self.id.0));
+                        failed = failed.and(self.writer.remark(now, &why));
+                    }
+                    if let Some(last) = last {
+                        last.send(Bytes::from(self.writer.take()));
+                    }
                     return failed;
                 }
                 Some(None) => return failed,
@@ -302,16 +334,39 @@ impl Task<'_> {
     }
 
     fn write(&mut self, buffer: &CaptureBuffer) -> Result<(), PcapNgWriteError> {
+        if self.stalled {
+            let unread: Vec<(PortId, u64)> = buffer.records().map(|r| (r.port, 1)).collect();
+            self.lose(&unread)?;
+            return self.lose(buffer.lost());
+        }
         let captures = self.captures;
         self.writer.records(buffer, &|port| captures.interface(port))?;
         if !buffer.lost().is_empty() {
+            self.lose(buffer.lost())?;
             self.writer.statistics(portolan_switch::io::clock::now())?;
         }
         Ok(())
     }
 
-    /// Sends what was written; false where nobody reads it.
+    /// Counts frames that are in no chunk.
+    fn lose(&mut self, lost: &[(PortId, u64)]) -> Result<(), PcapNgWriteError> {
+        self.captures.note_lost(lost);
+        let captures = self.captures;
+        self.writer.lost(lost, &|port| captures.interface(port))
+    }
+
+    /// Sends what was written; false where nobody reads it, or nobody did for too long.
     async fn send(&mut self, chunks: &mpsc::Sender<Bytes>) -> bool {
-        chunks.send(Bytes::from(self.writer.take())).await.is_ok()
+        match tokio::time::timeout(STALL_MAX, chunks.reserve()).await {
+            Ok(Ok(room)) => {
+                room.send(Bytes::from(self.writer.take()));
+                true
+            }
+            Ok(Err(_)) => false,
+            Err(_) => {
+                self.stalled = true;
+                false
+            }
+        }
     }
 }

@@ -112,6 +112,10 @@ impl Daemon {
         page.single("portolan_restarts_total", Counter, help, self.restarts);
         let help = "Events of the dataplane that found no room.";
         page.single("portolan_events_lost_total", Counter, help, self.plane.events_lost());
+        let (captures, lost) = self.captures.tally();
+        page.single("portolan_captures", Gauge, "Captures that run.", captures);
+        let help = "Frames that captures had no room for, because they were read too slowly.";
+        page.single("portolan_capture_lost_frames_total", Counter, help, lost);
         page.single("portolan_networks", Gauge, "Networks there are.", wanted.networks.len());
         let mut nodes = page.family("portolan_nodes", Gauge, "Nodes there are.");
         nodes.sample(&[("state", "running")], wanted.running);

@@ -4,7 +4,9 @@ use std::fs::File;
 use std::io::{self, Seek, SeekFrom, Write};
 use std::path::PathBuf;
 
+use clap::ValueEnum;
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsOption;
+use pcap_file::pcapng::blocks::opt_common::CommonOption;
 use pcap_file::pcapng::{Block, PcapNgParser};
 
 use super::filter::Filter;
@@ -22,6 +24,19 @@ const PACKET_DATA: usize = 28;
 
 /// No block of the daemon's is this long.
 const BLOCK_MAX: usize = 1 << 20;
+
+/// The option of a packet that holds its flags, and what their first two bits say.
+const FLAGS: u16 = 2;
+const DIRECTION: u32 = 3;
+
+/// Which way a frame went, as the node's interface sees it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, ValueEnum)]
+pub(super) enum Direction {
+    /// The node received it.
+    In = 1,
+    /// The node sent it.
+    Out = 2,
+}
 
 /// What becomes of the blocks.
 pub(super) enum Target {
@@ -48,7 +63,10 @@ pub(super) enum Fault {
 pub(super) struct Sink {
     target: Target,
     filter: Option<Filter>,
+    direction: Option<Direction>,
     limit: Option<u64>,
+    /// What the daemon has to say of the capture's end.
+    remark: Option<String>,
     /// Of a block that has not come whole.
     rest: Vec<u8>,
     parser: Option<PcapNgParser>,
@@ -61,11 +79,18 @@ pub(super) struct Sink {
 }
 
 impl Sink {
-    pub(super) fn new(target: Target, filter: Option<Filter>, limit: Option<u64>) -> Sink {
+    pub(super) fn new(
+        target: Target,
+        filter: Option<Filter>,
+        direction: Option<Direction>,
+        limit: Option<u64>,
+    ) -> Sink {
         Sink {
             target,
             filter,
+            direction,
             limit,
+            remark: None,
             rest: Vec::new(),
             parser: None,
             len: 0,
@@ -93,6 +118,11 @@ impl Sink {
     /// Whether anything has come.
     pub(super) fn has_begun(&self) -> bool {
         self.parser.is_some()
+    }
+
+    /// Why the daemon has ended it, where it says so.
+    pub(super) fn remark(&self) -> Option<&str> {
+        self.remark.as_deref()
     }
 
     /// How many frames were passed on.
@@ -144,6 +174,9 @@ impl Sink {
             if self.is_full() {
                 return Ok(false);
             }
+            if self.direction.is_some_and(|wanted| direction(block) != Some(wanted as u32)) {
+                return Ok(false);
+            }
             self.seen += 1;
             if !self.filter.as_mut().is_none_or(|filter| matches(filter, block)) {
                 return Ok(false);
@@ -172,8 +205,12 @@ impl Sink {
                 if at < parser.interfaces().len() {
                     self.lost.resize(parser.interfaces().len(), 0);
                     for option in &block.options {
-                        if let InterfaceStatisticsOption::IsbIfDrop(lost) = option {
-                            self.lost[at] = *lost;
+                        match option {
+                            InterfaceStatisticsOption::IsbIfDrop(lost) => self.lost[at] = *lost,
+                            InterfaceStatisticsOption::Common(CommonOption::Comment(said)) => {
+                                self.remark = Some(said.to_string());
+                            }
+                            _ => {}
                         }
                     }
                 }
@@ -257,6 +294,21 @@ fn matches(filter: &mut Filter, block: &[u8]) -> bool {
     let captured = usize::try_from(captured).unwrap_or(usize::MAX);
     let data = block.get(PACKET_DATA..).and_then(|data| data.get(..captured));
     data.is_some_and(|data| filter.matches(data, len))
+}
+
+/// Which way the packet in a block went; none where it does not say.
+fn direction(block: &[u8]) -> Option<u32> {
+    let captured = usize::try_from(number(block, PACKET_DATA - 8)?).ok()?;
+    let mut rest = block.get(PACKET_DATA..)?.get(captured.checked_next_multiple_of(4)?..)?;
+    loop {
+        let [a, b, c, d, ..] = *rest else { return None };
+        let (code, len) = (u16::from_ne_bytes([a, b]), u16::from_ne_bytes([c, d]));
+        match (code, len) {
+            (FLAGS, 4) => return Some(number(rest, 4)? & DIRECTION),
+            (0, _) => return None,
+            _ => rest = rest.get(4 + usize::from(len).next_multiple_of(4)..)?,
+        }
+    }
 }
 
 /// The number at a place in a block; this machine's daemon writes in this machine's order.

@@ -121,7 +121,7 @@ impl Pcapng {
         Ok(at)
     }
 
-    /// Writes what a buffer holds. Ports that are seen for the first time are described by `whose`.
+    /// Writes the frames that a buffer holds. Ports that are seen for the first time are described by `whose`.
     pub fn records(
         &mut self,
         buffer: &CaptureBuffer,
@@ -136,7 +136,7 @@ impl Pcapng {
             };
             self.packet(at, &record)?;
         }
-        self.lost(buffer.lost(), whose)
+        Ok(())
     }
 
     /// Counts frames that found no buffer, and tells of them if there were any.
@@ -170,6 +170,20 @@ impl Pcapng {
                 ],
             })?;
         }
+        Ok(())
+    }
+
+    /// Writes a remark, as the comment of the first interface's statistics; nothing where there is no interface.
+    pub fn remark(&mut self, now: Time, remark: &str) -> Result<(), PcapNgWriteError> {
+        if self.interfaces.is_empty() {
+            return Ok(());
+        }
+        let comment = CommonOption::Comment(Cow::Borrowed(remark));
+        self.writer.write_pcapng_block(InterfaceStatisticsBlock {
+            interface_id: 0,
+            timestamp: self.time(now),
+            options: vec![InterfaceStatisticsOption::Common(comment)],
+        })?;
         Ok(())
     }
 

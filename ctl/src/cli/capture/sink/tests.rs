@@ -2,7 +2,7 @@ use std::io::Read;
 
 use pcap_file::DataLink;
 use pcap_file::pcapng::PcapNgWriter;
-use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketBlock;
+use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
 use pcap_file::pcapng::blocks::interface_description::InterfaceDescriptionBlock;
 use pcap_file::pcapng::blocks::interface_statistics::InterfaceStatisticsBlock;
 use pcap_file::pcapng::blocks::section_header::SectionHeaderBlock;
@@ -26,6 +26,10 @@ fn stream(packets: u32, len: usize, lost: u64) -> (Vec<u8>, Vec<usize>) {
             .write_pcapng_block(EnhancedPacketBlock {
                 original_len: len as u32,
                 data: vec![packet as u8; len].into(),
+                options: vec![
+                    EnhancedPacketOption::Common(CommonOption::Comment("odd".into())),
+                    EnhancedPacketOption::Flags(1 + packet % 2),
+                ],
                 ..EnhancedPacketBlock::default()
             })
             .unwrap();
@@ -43,7 +47,7 @@ fn stream(packets: u32, len: usize, lost: u64) -> (Vec<u8>, Vec<usize>) {
 
 fn into_file(limit: Option<u64>) -> (Sink, File) {
     let file = tempfile::tempfile().unwrap();
-    (Sink::new(Target::File(file.try_clone().unwrap()), None, limit), file)
+    (Sink::new(Target::File(file.try_clone().unwrap()), None, None, limit), file)
 }
 
 fn content(mut file: File) -> Vec<u8> {
@@ -92,6 +96,36 @@ fn a_limit_holds_to_the_frame_and_the_counts_still_come() {
 }
 
 #[test]
+fn frames_of_one_direction_are_passed_on_alone() {
+    let (bytes, _) = stream(5, 41, 0);
+    for (wanted, frames) in [(Direction::In, 3), (Direction::Out, 2)] {
+        let target = Target::Pipe(Box::new(io::sink()));
+        let mut sink = Sink::new(target, None, Some(wanted), None);
+        sink.take(&bytes).unwrap();
+        assert_eq!((sink.written(), sink.remark()), (frames, None));
+    }
+}
+
+#[test]
+fn what_the_daemon_says_of_the_end_is_kept() {
+    let (mut bytes, _) = stream(1, 41, 0);
+    let remark = InterfaceStatisticsOption::Common(CommonOption::Comment("too slow".into()));
+    let block = InterfaceStatisticsBlock {
+        interface_id: 0,
+        timestamp: std::time::Duration::ZERO,
+        options: vec![remark],
+    };
+    let mut writer = PcapNgWriter::new(Vec::new()).unwrap();
+    writer.write_pcapng_block(InterfaceDescriptionBlock::new(DataLink::ETHERNET, 0)).unwrap();
+    let from = writer.get_ref().len();
+    writer.write_pcapng_block(block).unwrap();
+    bytes.extend_from_slice(&writer.get_ref()[from..]);
+    let mut sink = Sink::new(Target::Pipe(Box::new(io::sink())), None, None, None);
+    sink.take(&bytes).unwrap();
+    assert_eq!(sink.remark(), Some("too slow"));
+}
+
+#[test]
 fn what_is_no_pcapng_is_told_and_not_waited_for() {
     for bytes in [[0; 12], [0xff; 12]] {
         let (mut sink, _file) = into_file(None);
@@ -121,7 +155,7 @@ fn an_older_file_is_as_it_was_until_the_first_block_has_come() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("older.pcapng");
     std::fs::write(&path, "older").unwrap();
-    let mut sink = Sink::new(Target::Path(path.clone()), None, None);
+    let mut sink = Sink::new(Target::Path(path.clone()), None, None, None);
     let (bytes, starts) = stream(1, 61, 0);
     assert!(!sink.take(&bytes[..starts[1] - 1]).unwrap());
     assert!(!sink.has_begun());
