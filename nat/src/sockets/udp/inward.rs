@@ -28,8 +28,8 @@ enum Came {
     NoRoom,
     /// It was passed on, or lost: bytes of payload.
     Taken(usize),
-    /// It is lost.
-    Lost(Lost, usize),
+    /// It is lost: why, its bytes, and how many datagrams it is.
+    Lost(Lost, usize, u64),
     /// It could not be read, which need not be so of the next.
     Failed,
     /// It must be cut, or comes from somebody who was not asked: where to, and its segments.
@@ -53,7 +53,7 @@ impl Udp {
                 Came::Failed if failed == FAILED_MAX => return false,
                 Came::Failed => failed += 1,
                 Came::NoRoom => return true,
-                Came::Taken(len) | Came::Lost(_, len) => bytes += len,
+                Came::Taken(len) | Came::Lost(_, len, _) => bytes += len,
                 Came::Apart(..) => bytes += self.spare.len(),
             }
             if bytes >= TAKEN_BYTES_MAX {
@@ -83,18 +83,19 @@ impl Udp {
             let received = host.receive_from(socket, space);
             let incoming = received.map_err(|failure| came = Came::of(failure)).ok()?;
             let len = incoming.len.min(space.len());
-            came = Came::Lost(Lost::Malformed, len);
+            let segment = incoming.segment.filter(|size| *size > 0 && usize::from(*size) < len);
+            let datagrams = datagrams(len, segment);
+            came = Came::Lost(Lost::Malformed, len, datagrams);
             if incoming.truncated {
                 return None;
             }
             let asked = mapping.asked(incoming.from);
             unasked = asked.is_none();
             if unasked && !mapping.is_open() {
-                came = Came::Lost(Lost::Filtered, len);
+                came = Came::Lost(Lost::Filtered, len, datagrams);
                 return None;
             }
             let label = Label::between(asked.unwrap_or(incoming.from), inside_at, &incoming)?;
-            let segment = incoming.segment.filter(|size| *size > 0 && usize::from(*size) < len);
             if unasked || front + segment.map_or(len, usize::from) > mtu {
                 spare.clear();
                 spare.extend_from_slice(&space[..len]);
@@ -110,18 +111,19 @@ impl Udp {
             Made::NoRoom => return Came::NoRoom,
             Made::NoNeighbor => came = waste(*host, socket, most, &mut self.spare),
         }
-        if let Came::Apart(label, _) = &came
+        if let Came::Apart(label, segment) = &came
             && unasked
             && !inside.is_beyond(zone, label.header.src)
         {
-            came = Came::Lost(Lost::Filtered, self.spare.len());
+            let len = self.spare.len();
+            came = Came::Lost(Lost::Filtered, len, datagrams(len, *segment));
         }
         match &came {
             Came::Taken(_) | Came::Apart(..) => {
                 let now = *now;
                 self.used(number, now);
             }
-            Came::Lost(why, _) => inside.lost(zone, inside_at.ip(), *why, 1),
+            Came::Lost(why, _, datagrams) => inside.lost(zone, inside_at.ip(), *why, *datagrams),
             Came::Nothing | Came::NoRoom | Came::Failed => {}
         }
         if let Came::Apart(label, segment) = &came {
@@ -133,11 +135,20 @@ impl Udp {
     }
 }
 
+/// How many datagrams a train of so many bytes is; one, where it is none.
+fn datagrams(len: usize, segment: Option<u16>) -> u64 {
+    let each = segment.map_or(len, usize::from).max(1);
+    u64::try_from(len.div_ceil(each).max(1)).unwrap_or(u64::MAX)
+}
+
 /// Takes a datagram that nobody is there for.
 fn waste(host: &mut dyn Host, socket: SocketId, most: usize, spare: &mut Vec<u8>) -> Came {
     spare.resize(most, 0);
     match host.receive_from(socket, spare) {
-        Ok(incoming) => Came::Lost(Lost::NoNeighbor, incoming.len),
+        Ok(incoming) => {
+            let datagrams = datagrams(incoming.len, incoming.segment);
+            Came::Lost(Lost::NoNeighbor, incoming.len, datagrams)
+        }
         Err(failure) => Came::of(failure),
     }
 }

@@ -232,6 +232,31 @@ fn nobody_sends_unasked_from_an_address_that_is_the_hosts_own_or_lies_inside() {
 }
 
 #[test]
+fn of_a_train_that_is_lost_every_datagram_counts() {
+    let train = |from| Incoming { segment: Some(1000), ..incoming(from) };
+    for (filtering, from) in [
+        (Filtering::AddressAndPortDependent, "192.0.2.50:5000"),
+        (Filtering::EndpointIndependent, "127.0.0.1:9"),
+    ] {
+        let mut net = Net::new();
+        let packet = net.bed.packet(udp(socket(NODE), socket(FAR), b"x"));
+        net.out(Packet { filtering, ..packet }).unwrap();
+        net.bed.host.arrive(FIRST, train(from), &[7; 2500]);
+        net.bed.host.arrive(FIRST, train(from), &[7; 2000]);
+        net.readable(FIRST);
+        let lost = [3, 2].map(|n| (ZONE, address("10.0.0.2"), Lost::Filtered, n));
+        assert_eq!(net.bed.rooms.lost, lost, "{from}");
+        assert_eq!(net.bed.made(), []);
+    }
+    let mut net = Net::new();
+    net.send(NODE, FAR, b"x").unwrap();
+    net.bed.rooms.absent.push(address("10.0.0.2"));
+    net.bed.host.arrive(FIRST, train(FAR), &[7; 2500]);
+    net.readable(FIRST);
+    assert_eq!(net.bed.rooms.lost, [(ZONE, address("10.0.0.2"), Lost::NoNeighbor, 3)]);
+}
+
+#[test]
 fn of_more_remotes_than_are_remembered_the_oldest_is_forgotten() {
     let mut net = Net::new();
     for last in 0..65 {
