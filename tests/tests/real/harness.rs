@@ -1,7 +1,9 @@
 //! A daemon of its own for a test, run by an ordinary user or by root, in directories of its own.
 //!
 //! Nothing here waits without an end: a command that overstays its time is killed with its whole process group, and the
-//! test fails with what it had said. Dropping a [`World`] removes its nodes, ends its daemon and deletes its directories.
+//! test fails with what it had said. Dropping a [`World`] removes its nodes, ends its daemon and deletes its directories. Where
+//! the tests themselves are killed, nobody is left to drop anything: so a process beside them sweeps up, and begins when its
+//! pipe to them closes.
 
 use std::cell::Cell;
 use std::ffi::OsStr;
@@ -113,6 +115,37 @@ impl Drop for Kept {
     }
 }
 
+/// A shell that waits for the end of this, or of the whole test however it comes, and then sweeps up.
+struct Sweeper(Child);
+
+impl Sweeper {
+    /// One that runs `line` then; the command is to be a shell as far as `-c`, and `words` are the line's `$0` and so on.
+    fn new(mut command: Command, line: &str, words: &[&OsStr]) -> Sweeper {
+        // Whatever kills the tests with their process group is to leave it alone.
+        command.arg(format!("read -r _; {line}")).args(words).stdin(Stdio::piped());
+        command.stdout(Stdio::null()).stderr(Stdio::null()).process_group(0);
+        Sweeper(command.spawn().unwrap_or_else(|e| panic!("{command:?}: {e}")))
+    }
+}
+
+impl Drop for Sweeper {
+    fn drop(&mut self) {
+        drop(self.0.stdin.take());
+        let end = Instant::now() + Duration::from_secs(PATIENCE);
+        while matches!(self.0.try_wait(), Ok(None)) && Instant::now() < end {
+            pause();
+        }
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Takes away what a world's daemon has, and the daemon; `$0` is the command.
+const SWEEP_WORLD: &str = r#"
+nodes=$("$0" ps -a -q) && [ -n "$nodes" ] && "$0" rm -f $nodes
+keeper=$("$0" info -f '{{.KeeperPid}}') && kill "$keeper"
+"#;
+
 /// A daemon and its directories: `home`, `run` (XDG_RUNTIME_DIR), `state` (XDG_STATE_HOME).
 pub struct World {
     dir: tempfile::TempDir,
@@ -120,6 +153,7 @@ pub struct World {
     wires: Wires,
     wrapper: Vec<String>,
     keeper: Option<Kept>,
+    sweeper: Option<Sweeper>,
 }
 
 impl World {
@@ -156,7 +190,7 @@ impl World {
             wrapper.extend(own.map(String::from));
             wrapper.push(format!("PORTOLAN_WITHOUT={without}"));
         }
-        let world = World { dir, who, wires, wrapper, keeper: None };
+        let mut world = World { dir, who, wires, wrapper, keeper: None, sweeper: None };
         for name in ["home", "run", "state"] {
             let path = world.path(name);
             fs::create_dir(&path).unwrap();
@@ -166,6 +200,10 @@ impl World {
                 chown(&path, Some(user.uid.as_raw()), Some(user.gid.as_raw())).unwrap();
             }
         }
+        let mut shell = world.program("sh");
+        shell.arg("-c");
+        let portolan = world.path("portolan");
+        world.sweeper = Some(Sweeper::new(shell, SWEEP_WORLD, &[portolan.as_os_str()]));
         world
     }
 
@@ -333,21 +371,16 @@ impl Drop for World {
         if std::thread::panicking() {
             eprintln!("the daemon's log:\n{}", self.log());
         }
-        if self.keeper.is_some() {
-            let shown = try_said(self.command(["ps", "-a", "-q"]), 10);
-            let nodes = shown.map(|said| said.out).unwrap_or_default();
-            if !nodes.is_empty() {
-                let mut remove = self.command(["rm", "-f"]);
-                remove.args(nodes.split_whitespace());
-                let _ = try_said(remove, 30);
-            }
-        }
+        drop(self.sweeper.take());
         self.stop();
     }
 }
 
 /// A network namespace of root's, deleted when this goes.
-pub struct Netns(String);
+pub struct Netns {
+    name: String,
+    _sweeper: Sweeper,
+}
 
 impl Netns {
     /// Makes one; its name is unique on this machine.
@@ -357,33 +390,28 @@ impl Netns {
         let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
         *made += 1;
         let name = format!("portolan-{word}-{}-{made}", std::process::id());
+        let mut shell = Command::new("sh");
+        shell.arg("-c");
+        let _sweeper = Sweeper::new(shell, "ip netns del \"$0\"", &[name.as_ref()]);
         root(&format!("ip netns add {name}")).ok();
-        Netns(name)
+        Netns { name, _sweeper }
     }
 
     /// The name that `ip netns` knows it by.
     pub fn name(&self) -> &str {
-        &self.0
+        &self.name
     }
 
     /// Where it is bound to.
     pub fn path(&self) -> String {
-        format!("/run/netns/{}", self.0)
+        format!("/run/netns/{}", self.name)
     }
 
     /// What a shell line of root's says inside.
     pub fn shell(&self, line: &str) -> Said {
         let mut command = Command::new("ip");
-        command.args(["netns", "exec", &self.0, "sh", "-c", line]).stdin(Stdio::null());
+        command.args(["netns", "exec", &self.name, "sh", "-c", line]).stdin(Stdio::null());
         said(command, PATIENCE)
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let mut command = Command::new("ip");
-        command.args(["netns", "del", &self.0]);
-        let _ = try_said(command, 10);
     }
 }
 
