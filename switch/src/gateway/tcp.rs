@@ -62,6 +62,10 @@ impl Call<'_, '_, '_> {
         self.verify(ip)?;
         let plain = ip.src.is_ipv4() || ip.l4 == ip.l3 + IPV6_LEN;
         if plain && self.is_expected(Transport::Tcp, (ip.src, segment.from).into(), segment.to) {
+            // Who is called has nothing to open: two that open at the same time (RFC 9293, section 3.5) were no client and server.
+            if segment.opens() {
+                return Err(DropReason::GatewayUnserved);
+            }
             let packet = self.bytes()[ip.l3..ip.end].to_vec();
             self.shared.forwarding.receive_segment(self.network(), segment.to, packet);
             return Ok(());

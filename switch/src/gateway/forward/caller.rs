@@ -15,10 +15,15 @@ use crate::gateway::dns_tcp::{Link, PREFIX_LEN, Wire, framed_len, instant, point
 use crate::ids::Time;
 use crate::turn::Turn;
 
-use super::{MESSAGE_MAX, RETRY};
+use super::RETRY;
 
 /// Segments that wait to be looked at.
 const WAITING_MAX: usize = 64;
+
+/// Bytes that a server may send before they are taken: the largest window that needs no scale (RFC 7323). With one, the stack
+/// takes the window of a SYN for scaled, which never is, and more for promised than it has room for. The reply is taken out as
+/// it comes, so that it may be longer.
+const WINDOW: usize = 65_535;
 
 /// A connection, and what goes over it.
 pub(super) struct Caller {
@@ -60,7 +65,7 @@ impl Caller {
             // Whoever it speaks to is behind the one port: to the stack, everybody is on the link.
             let _ = addresses.push(IpCidr::new(own.0.into(), 0));
         });
-        let receive = tcp::SocketBuffer::new(vec![0; PREFIX_LEN + MESSAGE_MAX]);
+        let receive = tcp::SocketBuffer::new(vec![0; WINDOW]);
         let send = tcp::SocketBuffer::new(vec![0; query.len()]);
         let mut socket = tcp::Socket::new(receive, send);
         socket.set_nagle_enabled(false);

@@ -309,6 +309,50 @@ fn the_servers_of_one_network_do_not_hold_all_connections() {
     assert_eq!(all, [vec![2], vec![2], vec![2], vec![2], vec![1]], "the last has what fitted");
 }
 
+/// As [`segment`], with a window scale where it has the SYN flag, as a server sends it that opens by itself.
+fn scaled(to: u16, numbers: (u32, u32), flags: u8, payload: &[u8]) -> Vec<u8> {
+    let mut tcp = etherparse::TcpHeader::new(PORT, to, numbers.0, 4096);
+    tcp.acknowledgment_number = numbers.1;
+    (tcp.syn, tcp.ack) = (flags & 0x02 != 0, flags & 0x10 != 0);
+    if tcp.syn {
+        tcp.set_options(&[etherparse::TcpOptionElement::WindowScale(0)]).unwrap();
+    }
+    let mut frame = Vec::new();
+    let (from, to) = (v4(2).into(), GATEWAY_V4.into());
+    packet(GATEWAY_MAC, mac(2), from, to).tcp_header(tcp).write(&mut frame, payload).unwrap();
+    frame
+}
+
+/// What a server sends that has been opened to: more than any window, the far end first and the near end last.
+fn flood(bench: &mut Bench, port: u16, acknowledged: u32) {
+    let at = [65_000].into_iter().chain((1..65_000).step_by(1400));
+    for at in at {
+        bench.send(2, scaled(port, (7000 + at, acknowledged), 0x10, &[7; 1400]));
+    }
+    bench.send(2, scaled(port, (7000, acknowledged), 0x10, &[255]));
+}
+
+#[test]
+fn a_server_that_opens_at_the_same_time_is_not_heeded() {
+    let (mut bench, port, number) = called();
+    let out = bench.send(2, scaled(port, (6999, 0), 0x02, &[]));
+    flood(&mut bench, port, number.wrapping_add(1));
+    assert_eq!(out, []);
+    assert_eq!(bench.drops(2), [(DropReason::GatewayUnserved, 1)]);
+    let (mut other, port, number) = called();
+    let out = other.send(2, scaled(port, (6999, number.wrapping_add(1)), 0x12, &[]));
+    assert_eq!(receivers(&out), [2, 2], "one that answers is asked");
+}
+
+#[test]
+fn a_server_that_sends_more_than_any_window_does_no_harm() {
+    let (mut bench, port, number) = called();
+    let acknowledged = number.wrapping_add(1);
+    let out = bench.send(2, scaled(port, (6999, acknowledged), 0x12, &[]));
+    assert_eq!(receivers(&out), [2, 2]);
+    flood(&mut bench, port, acknowledged);
+}
+
 #[test]
 fn a_server_on_a_network_that_refuses_the_connection_has_failed() {
     let (mut bench, port, number) = called();
