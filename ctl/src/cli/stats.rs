@@ -8,13 +8,13 @@ use std::time::{Duration, Instant};
 use clap::Args;
 use portolan::api::client::{Client, Failure};
 use portolan::api::types::StatsEntry;
-use portolan::topology::Moment;
+use portolan::daemon::clock;
 use serde_json::{Value, json};
 
 use super::output::{self, Format, Row};
 use super::switch::all_networks;
 use super::terminal::{self, Size};
-use super::{DaemonChoice, segment, target, time};
+use super::{DaemonChoice, segment, target};
 
 const HEADERS: [&str; 11] = [
     "NETWORK",
@@ -161,7 +161,7 @@ fn look(client: &Client, of: Option<&str>) -> Result<Look, Failure> {
         reason = "the command line is an edge: it measures what rates are of"
     )]
     let at = Instant::now();
-    let time = Moment(time::now()).to_string();
+    let time = clock::now().to_string();
     Ok(Look { at, time, entries })
 }
 

@@ -310,7 +310,7 @@ impl Task<'_> {
                     failed = failed.and(self.lose(&ended.lost));
                     let now = portolan_switch::io::clock::now();
                     failed = failed.and(self.writer.statistics(now));
-                    if !self.stalled && self.send(chunks).await {
+                    if self.send(chunks).await {
                         return failed;
                     }
                     if self.stalled {
@@ -357,6 +357,9 @@ impl Task<'_> {
 
     /// Sends what was written; false where nobody reads it, or nobody did for too long.
     async fn send(&mut self, chunks: &mpsc::Sender<Bytes>) -> bool {
+        if self.stalled {
+            return false;
+        }
         match tokio::time::timeout(STALL_MAX, chunks.reserve()).await {
             Ok(Ok(room)) => {
                 room.send(Bytes::from(self.writer.take()));
