@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use portolan_switch::capture::{CaptureBuffer, CaptureId, CaptureSpec, Ended};
 use portolan_switch::command::{Answer, Command, Event, PublicationId, Query, Question};
+use portolan_switch::datapath::STAGED_MAX;
 use portolan_switch::ids::PortId;
 use portolan_switch::io::{Dataplane, Door, Down, Features, Handle, Port, Up};
 use tokio::sync::{Notify, mpsc, oneshot};
@@ -109,12 +110,20 @@ impl Plane {
 
     /// Sends a group of commands, which takes effect as a whole, and with it the ports and doors that come with it: what the
     /// gateway has to tell a port at once finds it open.
+    ///
+    /// More than the dataplane holds of a group take effect in several, one after the other: as the plan orders them, each
+    /// beginning of them stands on its own. Only a restart adds so much, and its ports open with the last of the groups; what
+    /// is taken away, such as a network with thousands of endpoints, no frame needs whole.
     pub async fn change(&self, open: Opening, commands: Vec<Command>) {
         let mut turn = self.turn.lock().await;
         let mut effect = Vec::new();
         if !commands.is_empty() {
             *turn += 1;
-            for command in commands {
+            for (at, command) in commands.into_iter().enumerate() {
+                if at > 0 && at.is_multiple_of(STAGED_MAX) {
+                    self.down(Down::Command(Command::Commit(*turn))).await;
+                    *turn += 1;
+                }
                 self.down(Down::Command(self.uplink.confine(command))).await;
             }
             effect.push(Down::Command(Command::Commit(*turn)));
@@ -256,3 +265,6 @@ impl Plane {
         self.waiting.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }
+
+#[cfg(test)]
+mod tests;
