@@ -15,12 +15,16 @@ pub const IPV6_LEN: usize = 40;
 pub mod protocol {
     /// ICMP for IPv4.
     pub const ICMP: u8 = 1;
+    /// IGMP.
+    pub const IGMP: u8 = 2;
     /// TCP.
     pub const TCP: u8 = 6;
     /// UDP.
     pub const UDP: u8 = 17;
     /// ICMP for IPv6.
     pub const ICMPV6: u8 = 58;
+    /// PIM (RFC 7761).
+    pub const PIM: u8 = 103;
     /// SCTP.
     pub const SCTP: u8 = 132;
 }

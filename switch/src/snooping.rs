@@ -16,7 +16,7 @@
 //! What a port says counts for that port alone. Behind one there may be several hosts, so that each is remembered by its
 //! hardware address, and the port leaves a group with the last of them; where there are more than [`REPORTERS_MAX`], it stays
 //! until it ages or goes. Nobody can thus have others sent less, whatever he sends: a query counts only where the hosts
-//! will answer it.
+//! will answer it in time, and what they might take for another's report goes to the routers alone, however it is sent.
 //!
 //! Limits never cost anybody a frame. A port that asks for more groups than it may, or has most of them when the network has
 //! all it may, is sent every group from then on, and nothing more is remembered of it. No timer runs: what has aged is
@@ -72,8 +72,10 @@ struct Router {
 /// The routers of a domain.
 #[derive(Clone, Debug, Default)]
 struct Routers {
-    /// Since when there has been a querier, if there is one.
+    /// Since when there has been a querier whose questions are answered, if there is one: what is older has not aged.
     since: Time,
+    /// When all that were asked have answered.
+    answered: Time,
     ports: BTreeMap<PortId, Router>,
 }
 
@@ -139,14 +141,14 @@ impl Snooping {
             return None;
         }
         let ip = layout.ip(frame.bytes()).ok().flatten()?;
-        if !ip.dst.is_multicast() || hardware(ip.dst) != layout.dst {
-            return None;
-        }
+        let to_group = ip.dst.is_multicast() && hardware(ip.dst) == layout.dst;
         let domain = (layout.vlan, ip.dst.is_ipv6());
-        match Message::of(&ip, frame) {
-            Some(Message::Query { counts }) => {
-                if counts && !isolated {
-                    self.route(domain, port, true, now);
+        match Message::of(&ip, frame, to_group) {
+            Some(Message::Query { general, within }) => {
+                if let Some(within) = within.filter(|_| !isolated) {
+                    self.ask(domain, port, within, now);
+                } else if general {
+                    self.disturb(domain, now);
                 }
                 None
             }
@@ -156,6 +158,7 @@ impl Snooping {
                 }
                 None
             }
+            Some(Message::Stray) => self.of_routers(domain, now),
             Some(message) => {
                 message.wishes(&mut |group, wish| match wish {
                     Wish::Join => self.join((layout.vlan, group), port, layout.src, now),
@@ -163,7 +166,8 @@ impl Snooping {
                 });
                 self.of_routers(domain, now)
             }
-            None => self.of_members((layout.vlan, ip.dst), now),
+            None if to_group => self.of_members((layout.vlan, ip.dst), now),
+            None => None,
         }
     }
 
@@ -264,6 +268,25 @@ impl Snooping {
         }
         if members.is_empty() {
             self.groups.remove(&group);
+        }
+    }
+
+    /// A question that every host answers in time. Of one that comes too soon, hosts may answer the first no more.
+    fn ask(&mut self, domain: Domain, port: PortId, within: Duration, now: Time) {
+        self.route(domain, port, true, now);
+        if let Some(routers) = self.routers.get_mut(&domain) {
+            if now < routers.answered {
+                routers.since = now;
+            }
+            routers.answered = routers.answered.max(now + within);
+        }
+    }
+
+    /// A question that some hosts may answer late or never, and with it the one before (RFC 3810, section 6.2, lets them keep one
+    /// time for both).
+    fn disturb(&mut self, domain: Domain, now: Time) {
+        if let Some(routers) = self.routers.get_mut(&domain) {
+            routers.since = now;
         }
     }
 

@@ -2,20 +2,19 @@
 //! 3810), and by which routers are known besides, PIM's greetings (RFC 7761).
 //!
 //! A message counts only where those it is meant for would heed it: unfragmented, its checksums right, sent to where it
-//! belongs. So nobody has the switch believe what the hosts do not, and a query that nobody will answer makes nobody age.
+//! belongs. So nobody has the switch believe what the hosts do not, and a query that some will not answer, or not in time, makes
+//! nobody age. The other way round, hosts take each other's reports for such however they are sent, and then keep silent
+//! themselves (RFC 2236, section 3; RFC 2710, section 4): such a report is told apart, so that no other host gets to hear it.
 //! Every frame comes from a guest and may hold anything.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::time::Duration;
 
 use portolan_nat::write::Header;
 
 use crate::checksum;
 use crate::frame::{Checksum, Frame};
 use crate::headers::{IPV6_LEN, Ip, bytes_at, protocol, u16_at};
-
-/// IP protocols that are not the gateway's business.
-const IGMP: u8 = 2;
-const PIM: u8 = 103;
 
 const ALL_HOSTS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 1);
 const ALL_ROUTERS: Ipv4Addr = Ipv4Addr::new(224, 0, 0, 2);
@@ -29,6 +28,10 @@ const ALL_MLD2: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 /// Hop-by-hop options, which MLD puts its router alert into (RFC 2711).
 const HOP_BY_HOP: u8 = 0;
 
+/// The longest that a query may let hosts wait with their answers to count: what is asked so every 125 s, which is the rule
+/// (RFC 3376, section 8.2), everybody has answered again before he has aged.
+const ANSWER_MAX: Duration = Duration::from_secs(128);
+
 /// What somebody wants of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Wish {
@@ -41,13 +44,18 @@ pub enum Wish {
 /// What a message says.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Message<'m> {
-    /// A router asks; whether all groups are meant, and it has an address, so that it counts as the querier.
+    /// A router asks.
     Query {
-        /// See there.
-        counts: bool,
+        /// Whether for all groups.
+        general: bool,
+        /// The time within which every host answers; none where some may answer later or never. Only where there is one does it
+        /// count as the querier.
+        within: Option<Duration>,
     },
     /// A router greets another.
     Greeting,
+    /// What hosts may take for a report, though it is none that says anything.
+    Stray,
     /// A host says what it wants of one group.
     One(IpAddr, Wish),
     /// A host says what it wants of several: so many records.
@@ -64,25 +72,53 @@ pub enum Family {
 }
 
 impl<'m> Message<'m> {
-    /// Reads what a packet says of groups; none where it says nothing of them.
-    pub fn of(ip: &Ip, frame: &'m Frame<'_>) -> Option<Message<'m>> {
+    /// Reads what a packet says of groups; none where it says nothing of them. What is not `to_group`, the hardware address
+    /// of the group that it is for, says nothing either, but may be astray.
+    pub fn of(ip: &Ip, frame: &'m Frame<'_>, to_group: bool) -> Option<Message<'m>> {
+        match Message::sound(ip, frame) {
+            Some(Message::Query { general, .. }) if !to_group => {
+                Some(Message::Query { general, within: None })
+            }
+            Some(message) if to_group => Some(message),
+            _ => Message::astray(ip, frame.bytes()),
+        }
+    }
+
+    /// What hosts may heed of a packet all the same. Of one in fragments, the first has what says so.
+    fn astray(ip: &Ip, frame: &[u8]) -> Option<Message<'m>> {
+        let kind = ip.transport(frame).first().filter(|_| ip.has_transport())?;
+        match (ip.src, ip.protocol, kind) {
+            (IpAddr::V4(_), protocol::IGMP, 0x12 | 0x16)
+            | (IpAddr::V6(_), protocol::ICMPV6, 131) => Some(Message::Stray),
+            (IpAddr::V4(_), protocol::IGMP, 0x11) | (IpAddr::V6(_), protocol::ICMPV6, 130)
+                if ip.is_fragment() =>
+            {
+                Some(Message::Query { general: true, within: None })
+            }
+            _ => None,
+        }
+    }
+
+    fn sound(ip: &Ip, frame: &'m Frame<'_>) -> Option<Message<'m>> {
         if ip.is_fragment() {
             return None;
         }
         let bytes = frame.bytes();
         match (ip.src, ip.dst, ip.protocol) {
-            (IpAddr::V4(src), IpAddr::V4(dst), IGMP | PIM) => {
+            (IpAddr::V4(src), IpAddr::V4(dst), protocol::IGMP | protocol::PIM) => {
                 let message = ip.transport(bytes);
                 let header = bytes.get(ip.l3..ip.l4)?;
                 if checksum::sum(header) != 0xffff || checksum::sum(message) != 0xffff {
                     return None;
                 }
-                if ip.protocol == PIM {
+                if ip.protocol == protocol::PIM {
                     return greeting(message, dst == ALL_PIM && !src.is_unspecified());
                 }
-                igmp(src, dst, message)
+                let is_first = matches!(message, [0x11, 0, ..]) && message.len() == 8;
+                let heeded = bytes.get(ip.l3 + 8) == Some(&1) && (is_first || alerts_v4(header));
+                igmp(src, dst, message, heeded)
             }
-            (IpAddr::V6(_), IpAddr::V6(dst), PIM) => {
+            (IpAddr::V6(_), IpAddr::V6(dst), protocol::PIM) => {
                 let message = ip.transport(bytes);
                 is_sound(ip, frame).then(|| greeting(message, dst == ALL_PIM_V6)).flatten()
             }
@@ -100,7 +136,7 @@ impl<'m> Message<'m> {
     /// Calls `heed` with each group that a host speaks of, in order, as far as the message goes.
     pub fn wishes(&self, heed: &mut dyn FnMut(IpAddr, Wish)) {
         match *self {
-            Message::Query { .. } | Message::Greeting => {}
+            Message::Query { .. } | Message::Greeting | Message::Stray => {}
             Message::One(group, wish) => heed(group, wish),
             Message::Many(count, mut rest, family) => {
                 for _ in 0..count {
@@ -119,12 +155,12 @@ fn greeting(message: &[u8], counts: bool) -> Option<Message<'static>> {
     (counts && message.first() == Some(&0x20)).then_some(Message::Greeting)
 }
 
-/// Whether the transport checksum is right. One that the sender left to the device never lay on a wire.
+/// Whether the transport checksum is right. One that the sender left to the device never lay on a wire. That a sender calls it
+/// verified tells nothing, as those that it goes to are not told so.
 pub(crate) fn is_sound(ip: &Ip, frame: &Frame<'_>) -> bool {
     match frame.offload.csum {
-        Checksum::Verified => return true,
         Checksum::Partial { start, .. } if usize::from(start) == ip.l4 => return true,
-        Checksum::Partial { .. } | Checksum::Unverified => {}
+        Checksum::Partial { .. } | Checksum::Verified | Checksum::Unverified => {}
     }
     let message = ip.transport(frame.bytes());
     let pseudo = Header::new(ip.src, ip.dst, ip.protocol).pseudo(message.len());
@@ -157,12 +193,61 @@ fn alerts(ip: &Ip, frame: &[u8]) -> bool {
     false
 }
 
-fn igmp<'m>(src: Ipv4Addr, dst: Ipv4Addr, message: &'m [u8]) -> Option<Message<'m>> {
+/// Whether an IPv4 header bears the router alert (RFC 2113), without which hosts need not heed a query from version 2 of IGMP on
+/// (RFC 3376, section 9.1).
+fn alerts_v4(header: &[u8]) -> bool {
+    let mut rest = header.get(20..).unwrap_or_default();
+    while let [kind, behind @ ..] = rest {
+        let len = match (kind, behind.first()) {
+            (0, _) => return false,
+            (1, _) => 1,
+            (_, Some(len @ 2..)) => usize::from(*len),
+            _ => return false,
+        };
+        let Some((option, behind)) = rest.split_at_checked(len) else { return false };
+        if option == [0x94, 4, 0, 0] {
+            return true;
+        }
+        rest = behind;
+    }
+    false
+}
+
+/// The time within which hosts answer a query of IGMP for all groups, where they do and it is not too long. Behind the group
+/// there is nothing, or that there are no sources. Of version 1 it says no time, and has 10 s (RFC 2236, section 4).
+fn within_v4(message: &[u8]) -> Option<Duration> {
+    let code = u64::from(message[1]);
+    let tenths = match message.len() {
+        8 if code == 0 => 100,
+        8 => code,
+        12.. if message[10..12] == [0, 0] && code < 0x80 => code,
+        12.. if message[10..12] == [0, 0] => (code & 0x0f | 0x10) << ((code >> 4 & 7) + 3),
+        _ => return None,
+    };
+    Some(Duration::from_millis(100 * tenths)).filter(|within| *within <= ANSWER_MAX)
+}
+
+/// The same of MLD.
+fn within_v6(message: &[u8]) -> Option<Duration> {
+    let code = u64::from(u16_at(message, 4)?);
+    let millis = match message.len() {
+        24 => code,
+        28.. if message[26..28] == [0, 0] && code < 0x8000 => code,
+        28.. if message[26..28] == [0, 0] => (code & 0x0fff | 0x1000) << ((code >> 12 & 7) + 3),
+        _ => return None,
+    };
+    Some(Duration::from_millis(millis)).filter(|within| *within <= ANSWER_MAX)
+}
+
+/// Reads IGMP; `heeded` says whether the packet's header is such that hosts heed a query in it.
+fn igmp<'m>(src: Ipv4Addr, dst: Ipv4Addr, message: &'m [u8], heeded: bool) -> Option<Message<'m>> {
     let group = Ipv4Addr::from(bytes_at(message, 4)?);
     match message[0] {
         0x11 => {
-            let counts = group.is_unspecified() && dst == ALL_HOSTS && !src.is_unspecified();
-            Some(Message::Query { counts })
+            let nobodys = src.is_unspecified() || src.is_loopback() || src.octets()[0] >= 224;
+            let sound = dst == ALL_HOSTS && !nobodys && heeded && group.is_unspecified();
+            let within = if sound { within_v4(message) } else { None };
+            Some(Message::Query { general: group.is_unspecified(), within })
         }
         0x12 | 0x16 if dst == group => Some(Message::One(group.into(), Wish::Join)),
         0x17 if dst == ALL_ROUTERS || dst == group => Some(Message::One(group.into(), Wish::Leave)),
@@ -181,8 +266,9 @@ fn mld<'m>(src: Ipv6Addr, dst: Ipv6Addr, message: &'m [u8]) -> Option<Message<'m
     let group = Ipv6Addr::from(bytes_at::<16>(message, 8)?);
     match message[0] {
         130 => {
-            let counts = group.is_unspecified() && dst == ALL_NODES_V6 && !src.is_unspecified();
-            Some(Message::Query { counts })
+            let sound = dst == ALL_NODES_V6 && !src.is_unspecified() && group.is_unspecified();
+            let within = if sound { within_v6(message) } else { None };
+            Some(Message::Query { general: group.is_unspecified(), within })
         }
         131 if dst == group => Some(Message::One(group.into(), Wish::Join)),
         132 if dst == ALL_ROUTERS_V6 => Some(Message::One(group.into(), Wish::Leave)),

@@ -331,6 +331,189 @@ fn a_query_that_hosts_would_not_heed_makes_nobody_age() {
     }
 }
 
+const ALL_NODES: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 1);
+
+/// A query of IGMP to all, of these bytes with their checksum set.
+fn query_of(mut message: Vec<u8>) -> Vec<u8> {
+    finish(&mut message, 2, 0);
+    ipv4(mac(5), v4(5), ALL_HOSTS, 2, &message)
+}
+
+/// The same of MLD: for all groups, with this greatest time to answer, and what is behind the group.
+fn query6_of(longest: u16, behind: &[u8]) -> Vec<u8> {
+    let [high, low] = longest.to_be_bytes();
+    ipv6(mac(5), ALL_NODES, [&[130, 0, 0, 0, high, low, 0, 0][..], &[0; 16], behind].concat())
+}
+
+fn mend_header(packet: &mut [u8]) {
+    packet[24..26].fill(0);
+    let mut header = packet[14..38].to_vec();
+    finish(&mut header, 10, 0);
+    packet[14..38].copy_from_slice(&header);
+}
+
+/// Takes the router alert away.
+fn unmark(packet: &mut [u8]) {
+    packet[34..38].fill(0);
+    mend_header(packet);
+}
+
+/// Who is still sent both groups when port 5 has asked so for long and is the only one that has answered.
+#[track_caller]
+fn ages(query: &[u8], expected: bool) {
+    let mut rig = Rig::new();
+    for port in [1, 2] {
+        rig.hear(port, &join(port, G));
+        rig.hear(port, &mld(port, H, 131, H));
+    }
+    for second in 0..300 {
+        if second % 130 == 0 {
+            rig.hear(5, query);
+            rig.hear(5, &join(5, G));
+            rig.hear(5, &mld(5, H, 131, H));
+        }
+        rig.now = rig.now + Duration::from_secs(1);
+    }
+    let (v4, v6) = (rig.reach(G).unwrap(), rig.reach6(H).unwrap());
+    let aged = [&v4, &v6].into_iter().filter(|all| **all == [5]).count();
+    assert_eq!(aged, usize::from(expected), "{query:02x?}");
+    assert!([&v4, &v6].into_iter().all(|all| *all == [5] || *all == [1, 2, 5]));
+}
+
+#[test]
+fn only_a_query_that_every_host_answers_in_time_counts() {
+    let general =
+        |code, behind: &[u8]| query_of([&[0x11, code, 0, 0, 0, 0, 0, 0], behind].concat());
+    let mut first = general(0, &[]);
+    unmark(&mut first);
+    for query in [
+        general(0, &[]),
+        general(100, &[]),
+        first,
+        general(0xff, &[]),
+        general(100, &[2, 125, 0, 0]),
+        general(0xb4, &[2, 125, 0, 0]),
+        general(100, &[2, 125, 0, 0, 1, 2, 3, 4]),
+        query6_of(10_000, &[]),
+        query6_of(0xffff, &[]),
+        query6_of(10_000, &[2, 125, 0, 0]),
+        query6_of(0x9f40, &[2, 125, 0, 0]),
+        query6_of(10_000, &[2, 125, 0, 0, 1, 2, 3, 4]),
+    ] {
+        ages(&query, true);
+    }
+    let mut far = general(0, &[]);
+    far[22] = 2;
+    mend_header(&mut far);
+    let mut unmarked = general(100, &[]);
+    unmark(&mut unmarked);
+    for query in [
+        general(100, &[0, 0]),
+        general(100, &[2, 125, 0]),
+        general(100, &[2, 125, 0, 1, 10, 0, 0, 9]),
+        general(0xb5, &[2, 125, 0, 0]),
+        general(0xff, &[2, 125, 0, 0]),
+        far,
+        unmarked,
+        ipv4(mac(5), Ipv4Addr::LOCALHOST, ALL_HOSTS, 2, &general(100, &[])[38..]),
+        ipv4(mac(5), G, ALL_HOSTS, 2, &general(100, &[])[38..]),
+        ipv4(mac(5), Ipv4Addr::BROADCAST, ALL_HOSTS, 2, &general(100, &[])[38..]),
+        query6_of(10_000, &[0; 2]),
+        query6_of(10_000, &[2, 125, 0]),
+        query6_of(10_000, &[&[2, 125, 0, 1][..], &[0x20; 16]].concat()),
+        query6_of(0x9f41, &[2, 125, 0, 0]),
+        query6_of(0xffff, &[2, 125, 0, 0]),
+    ] {
+        ages(&query, false);
+    }
+}
+
+#[test]
+fn who_asks_again_before_the_hosts_have_answered_makes_nobody_age() {
+    let sound = query6_of(10_000, &[2, 125, 0, 0]);
+    let mut broadcast = sound.clone();
+    broadcast[..6].copy_from_slice(&MacAddr::BROADCAST.0);
+    let mut fragment = query_of(vec![0x11, 100, 0, 0, 0, 0, 0, 0]);
+    fragment[20] = 0x20;
+    for (first, again, delay, ages) in [
+        (&sound, &sound, 9_999, false),
+        (&sound, &sound, 10_000, true),
+        (&sound, &query6_of(0xffff, &[2, 125, 0, 0]), 20_000, false),
+        (&sound, &mld(5, H, 130, Ipv6Addr::UNSPECIFIED), 20_000, false),
+        (&sound, &broadcast, 20_000, false),
+        (&sound, &mld(5, H, 130, H), 20_000, true),
+        (&query(5), &query(5), 9_000, false),
+        (&query(5), &query(5), 11_000, true),
+        (&query(5), &fragment, 20_000, false),
+        (&query(5), &igmp(5, G, 0x11, G), 20_000, true),
+    ] {
+        let mut rig = Rig::new();
+        rig.hear(1, &join(1, G));
+        rig.hear(1, &mld(1, H, 131, H));
+        for _ in 0..5 {
+            rig.hear(5, first);
+            rig.now = rig.now + Duration::from_millis(delay);
+            rig.hear(5, again);
+            rig.now = rig.now + Duration::from_secs(100);
+        }
+        let of_v6 = first[12..14] == [0x86, 0xdd];
+        let reached = if of_v6 { rig.reach6(H) } else { rig.reach(G) };
+        assert_eq!(reached, (!ages).then(|| vec![1, 5]), "{delay} {again:02x?}");
+    }
+}
+
+#[test]
+fn a_wrong_checksum_is_none_that_somebody_has_verified() {
+    let mut bytes = query6_of(10_000, &[]);
+    bytes[64] ^= 1;
+    let len = bytes.len();
+    let mut frame = Frame::new(&mut bytes, 0, len);
+    frame.offload.csum = crate::frame::Checksum::Verified;
+    let layout = Layout::of(frame.bytes(), None).unwrap();
+    let mut rig = Rig::new();
+    rig.snooping.hear(&frame, &layout, (PortId(5), false), rig.now);
+    assert!(rig.snooping.routers.is_empty());
+}
+
+#[test]
+fn no_report_keeps_others_silent_however_it_is_sent() {
+    let stray = |dst, message: &[u8]| {
+        let mut message = message.to_vec();
+        finish(&mut message, 2, 0);
+        ipv4(mac(3), v4(3), dst, 2, &message)
+    };
+    let report = |kind: u8| [&[kind, 0, 0, 0][..], &G.octets()].concat();
+    let mut fragment = stray(G, &[report(0x16), vec![0; 8]].concat());
+    fragment[20] = 0x20;
+    let mut aloud = join(3, G);
+    aloud[..6].copy_from_slice(&MacAddr::BROADCAST.0);
+    let mut broken = join(3, G);
+    *broken.last_mut().unwrap() ^= 1;
+    let mut far = mld(3, H, 131, H);
+    far[21] = 64;
+    let mut no_alert = mld(3, H, 131, H);
+    no_alert[56] = 1;
+    for frame in [
+        stray(ALL_HOSTS, &report(0x16)),
+        stray(ALL_HOSTS, &report(0x12)),
+        stray(Ipv4Addr::BROADCAST, &report(0x16)),
+        stray(v4(1), &report(0x16)),
+        fragment,
+        aloud,
+        broken,
+        mld(3, ALL_NODES, 131, H),
+        far,
+        no_alert,
+    ] {
+        let mut rig = Rig::new();
+        assert_eq!(rig.hear(3, &frame), None, "where nobody asks, nobody is to answer");
+        rig.hear(5, &query(5));
+        rig.hear(5, &query6_of(10_000, &[]));
+        assert_eq!(rig.hear(3, &frame), Some(vec![5]), "{frame:02x?}");
+        assert!(rig.snooping.is_empty(), "nor is anything believed of it");
+    }
+}
+
 #[test]
 fn a_port_leaves_with_the_last_of_its_hosts() {
     let mut rig = Rig::new();
