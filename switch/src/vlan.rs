@@ -6,9 +6,10 @@
 //! frame: its tag is that of all its segments, and the offsets of what is left to be done follow the bytes.
 //!
 //! A frame without a tag belongs to [`UNTAGGED`], and so does one whose tag gives a priority only. The priority is kept, and
-//! told where the frame leaves with a tag. Tags inside the outermost one are payload (IEEE 802.1ad). Behind a tag that gives
-//! a priority only, though, a port that gives the VLAN takes no other: where that VLAN is the native one of a trunk, the frame
-//! would come out of it as one of whichever VLAN its sender liked.
+//! told where the frame leaves with a tag. Tags inside the outermost one are payload (IEEE 802.1ad). Where the outermost one comes
+//! off, though, the next would be taken for it. So no frame that has another leaves by a trunk as one of its native VLAN, or
+//! it would be one of whichever VLAN its sender liked there; and behind a tag that gives a priority only, a port that gives
+//! the VLAN takes no other.
 
 use crate::command::VlanPolicy;
 use crate::drops::DropReason;
@@ -97,6 +98,13 @@ impl Membership {
             Kind::Trunk { native, .. } if *native == Some(vlan) => Some(Leave::Untagged),
             Kind::Trunk { members, .. } => members.has(vlan).then_some(Leave::Tagged),
         }
+    }
+
+    /// As [`Membership::leave`], for a frame that has another tag among its bytes: that one must not come to name the VLAN, as it
+    /// would on a trunk.
+    pub fn leave_nested(&self, vlan: u16) -> Option<Leave> {
+        let is_trunk = matches!(self.0, Kind::Trunk { .. });
+        self.leave(vlan).filter(|leave| !is_trunk || *leave == Leave::Tagged)
     }
 
     /// Takes a frame in by this port, and puts beside it the tag that says where it belongs from here on: none, or one of VLAN 0

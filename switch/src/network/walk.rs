@@ -197,7 +197,7 @@ impl Walk<'_, '_, '_> {
         match network.stations.lookup(layout.vlan, dst, self.now) {
             Some(to) if to == self.port().id() => Err(DropReason::SamePort),
             Some(to) => {
-                let leave = network.reaches(Some(self.port()), to, layout.vlan)?;
+                let leave = network.reaches(Some(self.port()), to, Placed::of(layout))?;
                 Ok(Verdict::Unicast(to, leave))
             }
             None if network.guard => Err(DropReason::UnknownUnicast),
@@ -211,7 +211,7 @@ impl Walk<'_, '_, '_> {
         let (ports, from) = (&network.ports, &network.ports[self.at]);
         let mut receivers = 0;
         let trace = &mut self.shared.trace;
-        let mut send = |port: &Port| match permits(Some(from), port, layout.vlan) {
+        let mut send = |port: &Port| match permits(Some(from), port, Placed::of(layout)) {
             _ if port.id() == from.id() => {}
             Ok(leave) => {
                 self.turn.outbox.push_as(port.id(), self.idx, leave);
@@ -292,13 +292,18 @@ impl Walk<'_, '_, '_> {
 }
 
 impl Network {
-    /// How a frame of `vlan` leaves by the port `to`; why not, where it may not. `from` is none for what the gateway made.
-    fn reaches(&self, from: Option<&Port>, to: PortId, vlan: u16) -> Result<Leave, DropReason> {
+    /// How a frame placed so leaves by the port `to`; why not, where it may not. `from` is none for what the gateway made.
+    fn reaches(
+        &self,
+        from: Option<&Port>,
+        to: PortId,
+        placed: Placed,
+    ) -> Result<Leave, DropReason> {
         if !self.tagging && !self.parted {
             return Ok(Leave::Tagged);
         }
         let to = self.find(to).expect("a station's port is of its network");
-        permits(from, &self.ports[to], vlan)
+        permits(from, &self.ports[to], placed)
     }
 
     /// Sends what the gateway made for everybody to all ports of the untagged domain, and counts it, as made too.
@@ -322,7 +327,7 @@ impl Network {
         let others =
             self.ports.iter().filter(|port| from.is_none_or(|from| from.id() != port.id()));
         for port in others.filter(|_| self.mode != Mode::Wire) {
-            if let Ok(leave) = permits(from, port, vlan) {
+            if let Ok(leave) = permits(from, port, Placed::alone(vlan)) {
                 turn.outbox.push_as(port.id(), made, leave);
                 receivers += 1;
             }
@@ -336,12 +341,35 @@ impl Network {
     }
 }
 
-/// How a frame of `vlan` leaves by `to`: the one place that says who may reach whom within a network.
-pub(super) fn permits(from: Option<&Port>, to: &Port, vlan: u16) -> Result<Leave, DropReason> {
+/// What of a frame decides by which ports it leaves, where ports differ in VLANs: the tag that names it lies beside the frame.
+#[derive(Clone, Copy)]
+pub(super) struct Placed {
+    vlan: u16,
+    /// Whether another tag lies among the bytes.
+    nested: bool,
+}
+
+impl Placed {
+    /// A frame that came in.
+    pub(super) fn of(layout: &Layout) -> Placed {
+        Placed { vlan: layout.vlan, nested: layout.l3 > ETHERNET_LEN }
+    }
+
+    /// A frame of that VLAN that has no other tag.
+    fn alone(vlan: u16) -> Placed {
+        Placed { vlan, nested: false }
+    }
+}
+
+/// How a frame leaves by `to`: the one place that says who may reach whom within a network.
+pub(super) fn permits(from: Option<&Port>, to: &Port, placed: Placed) -> Result<Leave, DropReason> {
     if to.is_blocked() {
         return Err(DropReason::LoopBlocked);
     }
-    let leave = to.vlans().leave(vlan).ok_or(DropReason::VlanNotAllowed)?;
+    let vlans = to.vlans();
+    let leave =
+        if placed.nested { vlans.leave_nested(placed.vlan) } else { vlans.leave(placed.vlan) };
+    let leave = leave.ok_or(DropReason::VlanNotAllowed)?;
     if to.is_isolated() && from.is_some_and(Port::is_isolated) {
         return Err(DropReason::Isolated);
     }

@@ -17,7 +17,7 @@ use crate::turn::Turn;
 use crate::vlan::{Leave, UNTAGGED};
 
 use super::Network;
-use super::walk::{Walk, permits};
+use super::walk::{Placed, Walk, permits};
 
 /// Announcements in one turn; the rest follows in the next.
 const NEWS_AT_ONCE: usize = 16;
@@ -87,7 +87,9 @@ impl Walk<'_, '_, '_> {
         let asker = &network.ports[self.at];
         let reachable = |holder: &Holder| {
             let to = network.find(holder.port).filter(|to| *to != self.at);
-            to.is_some_and(|to| permits(Some(asker), &network.ports[to], layout.vlan).is_ok())
+            to.is_some_and(|to| {
+                permits(Some(asker), &network.ports[to], Placed::of(layout)).is_ok()
+            })
         };
         let Some((question, leave)) = question.zip(asker.vlans().leave(layout.vlan)) else {
             return false;

@@ -3,11 +3,14 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::command::Conduct;
 use crate::frame::{HEADROOM, Offload};
 use crate::headers::Layout;
+use crate::ids::MacAddr;
 use crate::offload::tests::{Sample, any_sample};
 use crate::offload::{max_packet, segments_of};
 use crate::segment::segment;
+use crate::testbed::{Bench, mac, receivers};
 
 const CUSTOMER: u16 = ethertype::VLAN;
 const SERVICE: u16 = ethertype::QINQ;
@@ -170,6 +173,42 @@ fn a_frame_leaves_by_ports_of_its_vlan_alone() {
     assert_eq!((leave(&native, UNTAGGED), leave(&native, 11)), (None, None));
     let unlisted = trunk(&[], Some(5));
     assert_eq!(leave(&unlisted, 5), Some(Leave::Untagged), "the native one needs no listing");
+}
+
+/// A network where port 1 speaks as told, and port 2 is a trunk whose native VLAN is 10; what both are sent of a frame of 1.
+fn beside_a_native_vlan(vlans: VlanPolicy, dst: MacAddr, tags: &[VlanTag]) -> Vec<(u32, Vec<u8>)> {
+    let mut bench = Bench::bare();
+    bench.network(0, true);
+    let conduct = |vlans| Conduct { vlans, ..Conduct::default() };
+    bench.port_that(1, conduct(vlans));
+    bench.port_that(2, conduct(trunk(&[20], Some(10))));
+    bench.port_that(3, conduct(trunk(&[10], None)));
+    let mut frame = frame_with(tags);
+    frame[..6].copy_from_slice(&dst.0);
+    frame[6..12].copy_from_slice(&mac(1).0);
+    let out = bench.wired(1, frame);
+    let refused = out.is_empty().then_some((DropReason::VlanNotAllowed, 1));
+    assert_eq!(bench.drops(1), Vec::from_iter(refused));
+    out
+}
+
+#[test]
+fn a_second_tag_does_not_become_the_first_where_the_native_vlans_is_taken_off() {
+    let twice = [tag(CUSTOMER, 10), tag(CUSTOMER, 20)];
+    let tunnel = VlanPolicy::Tunnel(10);
+    for (vlans, tags) in [(trunk(&[10], None), &twice[..]), (tunnel.clone(), &twice[1..])] {
+        assert_eq!(beside_a_native_vlan(vlans.clone(), mac(2), tags), []);
+        let out = beside_a_native_vlan(vlans, MacAddr::BROADCAST, tags);
+        assert_eq!(receivers(&out), [3], "where it keeps both it may go");
+        assert_eq!(out[0].1[16..20], [0x81, 0, 0, 20]);
+    }
+    for (vlans, tags) in [(trunk(&[10], None), &twice[..1]), (tunnel, &[])] {
+        let out = beside_a_native_vlan(vlans, mac(2), tags);
+        assert_eq!(receivers(&out), [2]);
+        assert_eq!(out[0].1[12..14], [0x88, 0xb5]);
+    }
+    let out = beside_a_native_vlan(trunk(&[20], None), mac(2), &[twice[1], twice[0]]);
+    assert_eq!(out[0].1[12..20], [0x81, 0, 0, 20, 0x81, 0, 0, 10], "behind a tag that stays");
 }
 
 #[test]
