@@ -24,9 +24,6 @@ use crate::drops::DropReason;
 use crate::headers::{Ip, Layout, bytes_at, ethertype, protocol};
 use crate::ids::MacAddr;
 
-/// EtherType of RARP (RFC 903), with which hypervisors announce where a guest lives now.
-const RARP: u16 = 0x8035;
-
 /// Ports of DHCP: client and server.
 const DHCP: (u16, u16) = (68, 67);
 
@@ -210,8 +207,8 @@ pub fn check(identity: &Identity, layout: &Layout, frame: &[u8]) -> Result<(), D
         return Err(DropReason::GuardMac);
     }
     match layout.ethertype {
-        kind @ (ethertype::ARP | RARP) => {
-            identity.check_arp(frame.get(layout.l3..).unwrap_or_default(), kind == RARP)
+        kind @ (ethertype::ARP | ethertype::RARP) => {
+            identity.check_arp(frame.get(layout.l3..).unwrap_or_default(), kind == ethertype::RARP)
         }
         // More tags than we look behind could hide anything.
         ethertype::VLAN | ethertype::QINQ => Err(DropReason::Malformed),
@@ -237,6 +234,7 @@ fn asks_for_address(ip: &Ip, frame: &[u8]) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::offload;
     use crate::testbed::{
         Bench, GATEWAY_MAC, GATEWAY_V4, GATEWAY_V6, arp, icmpv6, mac, neighbor, packet, raw,
         solicited_node, v4, v6,
@@ -398,12 +396,40 @@ mod tests {
     fn a_reverse_arp_announcement_names_the_endpoint() {
         let announce = |sender| {
             let mut frame = arp(MacAddr::BROADCAST, mac(1), 3, sender, (mac(1), NOBODY));
-            frame[12..14].copy_from_slice(&RARP.to_be_bytes());
+            frame[12..14].copy_from_slice(&ethertype::RARP.to_be_bytes());
             frame
         };
         passes(&announce((mac(1), NOBODY)));
         fails(&announce((LIAR, NOBODY)), DropReason::GuardArp);
         fails(&announce((mac(1), v4(2))), DropReason::GuardArp);
+    }
+
+    #[test]
+    fn no_deferred_checksum_makes_a_lie_of_what_was_looked_at() {
+        let message = [&[1, 1, 6, 0][..], &[0; 24], &mac(1).0, &[0; 266]].concat();
+        let mut dhcp = Vec::new();
+        let everybody = Ipv4Addr::BROADCAST.into();
+        let builder = packet(MacAddr::BROADCAST, mac(1), NOBODY.into(), everybody);
+        builder.udp(68, 67).write(&mut dhcp, &message).unwrap();
+        let mut rarp = arp_from(3, (mac(1), v4(1)), v4(1));
+        rarp[12..14].copy_from_slice(&ethertype::RARP.to_be_bytes());
+        let arp = arp_from(1, (mac(1), v4(1)), v4(2));
+        let discovery = nd(v6(1), v6(2), 136, &neighbor(0x20, v6(1), Some((2, mac(1)))));
+        let tunnel = udp(v6(1).into(), v6(2).into(), 4789, 4789);
+        for frame in [dhcp, rarp, arp, discovery, tunnel] {
+            assert_eq!(verdict(&own(), &frame), Ok(()));
+            let ends = u16::try_from(frame.len()).unwrap();
+            for (start, at) in (0..ends).flat_map(|start| (start..ends).map(move |at| (start, at)))
+            {
+                let [s0, s1] = start.to_ne_bytes();
+                let [o0, o1] = (at - start).to_ne_bytes();
+                let header = [1, 0, 0, 0, 0, 0, s0, s1, o0, o1];
+                let Ok(mut offload) = offload::parse_vnet(&header, &frame) else { continue };
+                let mut done = frame.clone();
+                offload::complete(&mut done, &mut offload);
+                assert_eq!(verdict(&own(), &done), Ok(()), "{start} {at} {frame:02x?}");
+            }
+        }
     }
 
     #[test]

@@ -35,6 +35,8 @@ pub mod ethertype {
     pub const QINQ: u16 = 0x88a8;
     /// IPv6.
     pub const IPV6: u16 = 0x86dd;
+    /// RARP (RFC 903), with which hypervisors announce where a guest lives now.
+    pub const RARP: u16 = 0x8035;
 }
 
 /// The link layer of a frame.

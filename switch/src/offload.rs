@@ -1,9 +1,9 @@
 //! What a sender left for a device to do: the virtio_net_hdr, checked, written, and done in software where need be.
 //!
 //! The header comes from a guest, so none of it is believed. A partial checksum lets its sender have two bytes of the frame
-//! rewritten after everyone has looked at them; it is taken only where those two bytes cannot be any that the guard read,
-//! which is to say at the transport's own checksum field or in payload that nobody reads. A superframe is taken only where
-//! its bytes are what its kind says, in one piece, and it stands for no more than [`SEGMENTS_MAX`] frames.
+//! rewritten after everyone has looked at them; it is taken only where those two bytes cannot be any that the guard read, or
+//! others that decide by them: at the transport's own checksum field, or in payload that nobody reads. A superframe is taken only
+//! where its bytes are what its kind says, in one piece, and it stands for no more than [`SEGMENTS_MAX`] frames.
 
 use crate::checksum;
 use crate::drops::DropReason;
@@ -31,10 +31,13 @@ const TCP_CHECK: usize = 16;
 const UDP_CHECK: usize = 6;
 /// Where the checksum lies in an SCTP header.
 const SCTP_CHECK: usize = 8;
-/// Where the checksum lies in an ICMPv6 header.
-const ICMPV6_CHECK: usize = 2;
+/// Where the checksum lies in a header of ICMP, of either version.
+const ICMP_CHECK: usize = 2;
 /// Bytes of a UDP header.
 const UDP_LEN: usize = 8;
+
+/// Ports to which the guard and the services read more of a datagram than its header: no tunnel's.
+const PORTS_READ: [u16; 5] = [53, 67, 68, 546, 547];
 
 /// Reads what `hdr` asks to be done to `frame`. The header's offsets count from the frame's first byte as delivered, so a
 /// tag beside the frame does not matter to them; its hdr_len is a hint and is found anew.
@@ -55,7 +58,7 @@ pub fn parse_vnet(hdr: &[u8; VNET_LEN], frame: &[u8]) -> Result<Offload, DropRea
     }
     let layout = Layout::of(frame, None)?;
     let ip = layout.ip(frame)?;
-    check_partial(&layout, ip.as_ref(), frame.len(), start.into(), offset.into())
+    check_partial(&layout, ip.as_ref(), frame, start.into(), offset.into())
         .ok_or(DropReason::BadOffload)?;
     let ecn = gso_type & GSO_ECN != 0;
     let kind = match gso_type & !GSO_ECN {
@@ -83,25 +86,29 @@ pub fn parse_vnet(hdr: &[u8; VNET_LEN], frame: &[u8]) -> Result<Offload, DropRea
 fn check_partial(
     layout: &Layout,
     ip: Option<&Ip>,
-    len: usize,
+    frame: &[u8],
     start: usize,
     offset: usize,
 ) -> Option<()> {
-    let end = ip.map_or(len, |ip| ip.end);
+    let end = ip.map_or(frame.len(), |ip| ip.end);
     // No protocol has its checksum at an odd distance, where its bytes would count the other way round.
     let within = start + offset + 2 <= end && offset.is_multiple_of(2);
     let holds = match ip {
-        // The guard reads all of an ARP message, and nothing of a protocol that is neither ARP nor IP.
-        None => start >= layout.l3 && layout.ethertype != ethertype::ARP,
+        // The guard reads all of a message of ARP or RARP, and nothing of a protocol that is neither these nor IP.
+        None => start >= layout.l3 && !matches!(layout.ethertype, ethertype::ARP | ethertype::RARP),
         // A part of a packet cannot be summed by itself.
         Some(ip) if ip.is_fragment() => false,
         Some(ip) => match (ip.protocol, start.checked_sub(ip.l4)?) {
             (protocol::TCP, behind) => behind == 0 && offset == TCP_CHECK,
             (protocol::UDP, 0) => offset == UDP_CHECK,
             // The inner packet of a tunnel.
-            (protocol::UDP, behind) => behind >= UDP_LEN,
-            // The guard reads neighbor discovery.
-            (protocol::ICMPV6, behind) => behind == 0 && offset == ICMPV6_CHECK,
+            (protocol::UDP, behind) => {
+                behind >= UDP_LEN && !PORTS_READ.contains(&u16_at(frame, ip.l4 + 2)?)
+            }
+            // The guard reads neighbor discovery, and the gateway what it answers.
+            (protocol::ICMP | protocol::ICMPV6, behind) => behind == 0 && offset == ICMP_CHECK,
+            // What is said of groups is heard, and has its checksum from whoever says it.
+            (protocol::IGMP | protocol::PIM, _) => false,
             (protocol::SCTP, behind) => {
                 behind == 0 && offset == SCTP_CHECK && start + offset + 4 <= end
             }

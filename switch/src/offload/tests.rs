@@ -290,10 +290,57 @@ fn a_checksum_goes_only_where_nothing_that_was_checked_lies() {
 #[test]
 fn a_tunnels_inner_checksum_is_taken_and_a_fragments_is_not() {
     let mut frame = udp().frame();
+    frame[36..38].copy_from_slice(&4789u16.to_be_bytes());
     assert!(parse_vnet(&vnet(1, 0, 0, 100, 16), &frame).is_ok());
     assert_eq!(parse_vnet(&vnet(1, 0, 0, 40, 6), &frame), Err(DropReason::BadOffload));
     frame[20] |= 0x20;
     assert_eq!(parse_vnet(&vnet(1, 0, 0, 34, 6), &frame), Err(DropReason::BadOffload));
+}
+
+#[test]
+fn no_checksum_lies_within_what_the_guard_and_the_services_read_of_a_datagram() {
+    for v6 in [false, true] {
+        let frame = Sample { v6, ..udp() }.frame();
+        let l4 = if v6 { 54 } else { 34 };
+        for (port, is_tunnel) in [
+            (53, false),
+            (67, false),
+            (68, false),
+            (546, false),
+            (547, false),
+            (4789, true),
+            (6081, true),
+        ] {
+            let mut frame = frame.clone();
+            frame[usize::from(l4) + 2..][..2].copy_from_slice(&u16::to_be_bytes(port));
+            assert!(parse_vnet(&vnet(1, 0, 0, l4, 6), &frame).is_ok(), "{port}");
+            let inner = parse_vnet(&vnet(1, 0, 0, l4 + 50, 16), &frame);
+            assert_eq!(inner.is_ok(), is_tunnel, "{port}");
+        }
+    }
+}
+
+#[test]
+fn what_speaks_of_groups_and_for_hardware_has_its_checksum_or_none() {
+    let bad = Err(DropReason::BadOffload);
+    for (v6, l4) in [(false, 34), (true, 54)] {
+        let mut frame = Sample { v6, ..udp() }.frame();
+        for (number, inner, own) in [
+            (1, false, true),
+            (2, false, false),
+            (103, false, false),
+            (4, true, true),
+            (47, true, true),
+        ] {
+            frame[if v6 { 20 } else { 23 }] = number;
+            let asked = parse_vnet(&vnet(1, 0, 0, l4 + 20, 16), &frame);
+            assert_eq!(asked.is_ok(), inner, "{number}");
+            let asked = parse_vnet(&vnet(1, 0, 0, l4, 2), &frame);
+            assert_eq!(asked.is_ok(), own, "{number}");
+        }
+    }
+    let frame = [&[0xff; 12][..], &[0x80, 0x35], &[0; 28]].concat();
+    assert_eq!(parse_vnet(&vnet(1, 0, 0, 14, 12), &frame), bad);
 }
 
 #[test]
