@@ -11,15 +11,29 @@ use super::segment;
 /// There is neither, there are both of that name, or the daemon did not say.
 pub fn find(client: &Client, word: &str) -> Result<String, Failure> {
     let name = segment(word)?;
-    let network: Option<NetworkDetail> = client.get_if_there(&format!("/v1/networks/{name}"))?;
-    let node: Option<NodeDetail> = client.get_if_there(&format!("/v1/nodes/{name}"))?;
-    let network = network.map(|network| (network.name, format!("/v1/networks/{}", network.id)));
-    let node = node.map(|node| (node.name, format!("/v1/nodes/{}", node.id)));
-    choose(word, network, node)
+    let network: Result<Option<NetworkDetail>, _> =
+        client.get_if_there(&format!("/v1/networks/{name}"));
+    let node: Result<Option<NodeDetail>, _> = client.get_if_there(&format!("/v1/nodes/{name}"));
+    let network_at = |it: NetworkDetail| (it.name, format!("/v1/networks/{}", it.id));
+    let node_at = |it: NodeDetail| (it.name, format!("/v1/nodes/{}", it.id));
+    choose(word, network.map(|it| it.map(network_at)), node.map(|it| it.map(node_at)))
 }
 
-/// Chooses of a network and a node, each with its name and its path, what the word is meant to name.
-fn choose(
+/// A name and its path, if there is such a thing, or why that cannot be said.
+type Found = Result<Option<(String, String)>, Failure>;
+
+/// Chooses of a network and a node what the word is meant to name. Where it is the start of several ids of one kind, it may be
+/// a full name of the other.
+fn choose(word: &str, network: Found, node: Found) -> Result<String, Failure> {
+    match (network, node) {
+        (Err(_), Ok(Some((name, path)))) | (Ok(Some((name, path))), Err(_)) if name == word => {
+            Ok(path)
+        }
+        (network, node) => choose_of_both(word, network?, node?),
+    }
+}
+
+fn choose_of_both(
     word: &str,
     network: Option<(String, String)>,
     node: Option<(String, String)>,
@@ -46,7 +60,7 @@ mod tests {
     fn chosen(word: &str, network: Option<&str>, node: Option<&str>) -> Result<String, String> {
         let network = network.map(|name| (name.to_owned(), "network".to_owned()));
         let node = node.map(|name| (name.to_owned(), "node".to_owned()));
-        choose(word, network, node).map_err(|failure| failure.message)
+        choose(word, Ok(network), Ok(node)).map_err(|failure| failure.message)
     }
 
     #[test]
@@ -55,6 +69,19 @@ mod tests {
         assert_eq!(chosen("a", None, Some("a")).unwrap(), "node");
         assert_eq!(chosen("a", Some("a"), Some("web")).unwrap(), "network");
         assert_eq!(chosen("a", Some("app"), Some("a")).unwrap(), "node");
+    }
+
+    #[test]
+    fn a_full_name_wins_over_the_start_of_several_ids() {
+        let several = || Err(Failure::new("several"));
+        let named = |name: &str| Ok(Some((name.to_owned(), "path".to_owned())));
+        assert_eq!(choose("a", several(), named("a")).unwrap(), "path");
+        assert_eq!(choose("a", named("a"), several()).unwrap(), "path");
+        for (network, node) in
+            [(several(), named("web")), (several(), Ok(None)), (several(), several())]
+        {
+            assert_eq!(choose("a", network, node).unwrap_err().message, "several");
+        }
     }
 
     #[test]
