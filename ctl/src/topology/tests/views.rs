@@ -163,7 +163,7 @@ fn an_address_that_a_node_is_not_told_is_not_announced() {
                 _ => None,
             }
         });
-        assert_eq!(hosts.collect::<Vec<_>>(), [known.clone()], "{ra} {configure}");
+        assert_eq!(hosts.collect::<Vec<_>>(), std::slice::from_ref(&known), "{ra} {configure}");
         let text = bench.topology.etc_files(&bench.get("web")).hosts;
         let own = text.lines().filter(|line| line.ends_with("web"));
         let own = own.filter_map(|line| line.split('\t').next()?.parse().ok());
