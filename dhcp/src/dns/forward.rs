@@ -8,7 +8,9 @@
 //! (RFC 5452). The query passes as it came, its EDNS options included, and so does the reply.
 //!
 //! Whoever asks gets a reply, whatever happens: where all servers failed, where there is none, or where too much is asked at
-//! once, that is SERVFAIL. The same question of one host, asked again while nobody has replied, joins the first.
+//! once, that is SERVFAIL. Where all hosts together ask too much, that is the oldest question of the host that has most, for a
+//! host that has fewer even with one more: those who ask for names that nobody answers for leave room for everybody else.
+//! The same question of one host, asked again while nobody has replied, joins the first.
 //!
 //! That nothing is there is remembered for half a minute at most, though the reply may allow more (RFC 2308); that nobody could
 //! tell, for a moment (RFC 9520). Answers are not kept: the host's resolver does that.
@@ -26,9 +28,10 @@ use super::zone::HostKey;
 /// Servers that are asked for one question, at most (resolv.conf(5): MAXNS).
 pub const SERVERS_MAX: usize = 3;
 
-/// Questions of one host under way at once, and of all.
+/// Questions of one host under way at once.
 pub const HOST_QUESTIONS_MAX: usize = 64;
-/// As above.
+
+/// Questions of all hosts under way at once; where there are so many, those of whoever has most give way to others'.
 pub const QUESTIONS_MAX: usize = 512;
 
 /// Clients that wait for one question.
@@ -188,6 +191,10 @@ struct Memory {
 pub struct Forwarder<S, C> {
     questions: BTreeMap<u64, Question<S, C>>,
     asked: BTreeMap<(HostKey, bool, Vec<u8>), u64>,
+    /// How many questions each host has, where it has any.
+    shares: BTreeMap<HostKey, usize>,
+    /// How many there may be.
+    most: usize,
     due: BTreeSet<(Duration, u64)>,
     last: u64,
     memories: BTreeMap<MemoryKey, Memory>,
@@ -201,6 +208,8 @@ impl<S, C> Default for Forwarder<S, C> {
         Forwarder {
             questions: BTreeMap::new(),
             asked: BTreeMap::new(),
+            shares: BTreeMap::new(),
+            most: QUESTIONS_MAX,
             due: BTreeSet::new(),
             last: 0,
             memories: BTreeMap::new(),
@@ -212,6 +221,11 @@ impl<S, C> Default for Forwarder<S, C> {
 }
 
 impl<S: Copy + Ord, C: PartialEq> Forwarder<S, C> {
+    /// At most so many questions are under way at once from now on, and [`QUESTIONS_MAX`] in any case.
+    pub fn set_most(&mut self, questions: usize) {
+        self.most = questions.min(QUESTIONS_MAX);
+    }
+
     /// A host asks, and `client` is to get the reply.
     pub fn ask(
         &mut self,
@@ -241,14 +255,12 @@ impl<S: Copy + Ord, C: PartialEq> Forwarder<S, C> {
         {
             return self.answer(client, question.reply(&reply));
         }
-        let of_host = (host, false, Vec::new());
-        let mine = self.asked.range(of_host..).take_while(|((asker, ..), _)| *asker == host);
-        let full = self.questions.len() >= QUESTIONS_MAX || mine.count() >= HOST_QUESTIONS_MAX;
         let mut order = self.order(&servers.list, now);
-        let Some(server) = order.pop().filter(|_| !full) else {
+        let Some(server) = order.pop().filter(|_| self.make_room(host)) else {
             return self.answer(client, question.failure());
         };
         self.last += 1;
+        *self.shares.entry(host).or_default() += 1;
         self.asked.insert((host, own, essence.clone()), self.last);
         let asked = Question {
             host,
@@ -366,6 +378,26 @@ impl<S: Copy + Ord, C: PartialEq> Forwarder<S, C> {
         self.questions.get_mut(&attempt.question).filter(|question| question.turn == attempt.turn)
     }
 
+    /// Whether a host may ask one more; for one that has few, another's question may have given way.
+    fn make_room(&mut self, host: HostKey) -> bool {
+        let mine = self.shares.get(&host).copied().unwrap_or(0);
+        if mine >= HOST_QUESTIONS_MAX {
+            return false;
+        }
+        if self.questions.len() < self.most {
+            return true;
+        }
+        let greediest = self.shares.iter().max_by_key(|(_, questions)| **questions);
+        let Some((&other, _)) = greediest.filter(|(_, theirs)| **theirs > mine + 1) else {
+            return false;
+        };
+        let theirs = self.asked.range((other, false, Vec::new())..);
+        let theirs = theirs.take_while(|((asker, ..), _)| *asker == other);
+        let Some(oldest) = theirs.map(|(_, number)| *number).min() else { return false };
+        self.settle(oldest, None);
+        true
+    }
+
     /// The servers to ask, the first one last: those that were silent lately after the others.
     fn order(&self, list: &[S], now: Duration) -> Vec<S> {
         let silent = |server: &S| self.shunned.get(server).is_some_and(|until| *until > now);
@@ -435,6 +467,12 @@ impl<S: Copy + Ord, C: PartialEq> Forwarder<S, C> {
             self.answer(client, message);
         }
         self.asked.remove(&(question.host, question.own, question.essence));
+        if let Some(share) = self.shares.get_mut(&question.host) {
+            *share -= 1;
+            if *share == 0 {
+                self.shares.remove(&question.host);
+            }
+        }
     }
 
     fn shun(&mut self, attempt: Attempt, now: Duration) {

@@ -142,6 +142,7 @@ impl Forwarding {
     /// How many flows there may be; a part of as many sockets is for questions.
     pub(crate) fn set_limits(&mut self, limits: Limits) {
         self.sockets_max = (limits.flows / 4).clamp(1, forward::QUESTIONS_MAX);
+        self.forwarder.set_most(self.sockets_max);
     }
 
     /// One that would ask the same servers, of which nobody has asked anything yet.

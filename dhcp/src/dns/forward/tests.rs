@@ -488,9 +488,11 @@ fn what_is_beyond_the_limits_fails_at_once() {
         let host = u32::try_from(2 + n / HOST_QUESTIONS_MAX).unwrap();
         assert_eq!(ask(&mut bench, host, n), [Told::Asked(1, Over::Datagrams)]);
     }
-    assert!(matches!(ask(&mut bench, 99, 1000)[..], [Told::Answered(7, _)]));
+    // All have as many, and one more would be too many for them.
+    assert!(matches!(ask(&mut bench, 3, 1000)[..], [Told::Answered(7, _)]));
     bench.pass(DATAGRAM_WAIT);
     assert_eq!(bench.told().len(), QUESTIONS_MAX);
+    assert_eq!(bench.forwarder.shares, BTreeMap::new());
     for n in 0..2 * REMEMBERED_MAX {
         ask(&mut bench, 1, 2000 + n);
         bench.pass(DATAGRAM_WAIT);
@@ -498,6 +500,52 @@ fn what_is_beyond_the_limits_fails_at_once() {
     }
     assert_eq!(bench.forwarder.memories.len(), bench.forwarder.fading.len());
     assert!(bench.forwarder.memories.len() <= REMEMBERED_MAX);
+}
+
+#[test]
+fn hosts_that_ask_much_give_way_to_those_that_ask_little() {
+    let mut bench = Bench::new();
+    // For whom the answer is, is told by the client: host and number of the question.
+    let ask = |bench: &mut Bench, host: u32, n: u32| {
+        let name = format!("n{n}.example.com.");
+        bench.ask_of(HostKey(host), host * 1000 + n, &bytes(&query(1, &name)), UDP, &[1]);
+        let told = bench.told();
+        told.iter()
+            .map(|told| match told {
+                Told::Asked(..) => None,
+                Told::Answered(client, reply) => {
+                    assert_eq!(reply[3] & 15, 2, "SERVFAIL");
+                    Some(*client)
+                }
+            })
+            .collect::<Vec<_>>()
+    };
+    for n in 0..64 {
+        for host in 1..=8 {
+            assert_eq!(ask(&mut bench, host, n), [None]);
+        }
+    }
+    // One of whoever has most gives way, the oldest, and is told so, and the newcomer asks.
+    assert_eq!(ask(&mut bench, 99, 0), [Some(8000), None]);
+    assert_eq!(ask(&mut bench, 99, 1), [Some(7000), None]);
+    assert_eq!(bench.forwarder.len(), QUESTIONS_MAX);
+    assert_eq!(ask(&mut bench, 8, 0), [Some(8000)], "for the one that gave way none gives way");
+    // That ends where all have their equal part.
+    let gave_way = (2..64).filter(|n| ask(&mut bench, 99, *n).len() == 2).count();
+    assert_eq!(bench.forwarder.shares[&HostKey(99)], 2 + gave_way);
+    assert_eq!(bench.forwarder.shares[&HostKey(99)], QUESTIONS_MAX / 9);
+    assert_eq!(bench.forwarder.shares.values().sum::<usize>(), QUESTIONS_MAX);
+    assert_eq!(bench.forwarder.len(), QUESTIONS_MAX);
+    bench.forwarder.set_most(9);
+    bench.pass(DATAGRAM_WAIT);
+    bench.told();
+    for host in 1..=8 {
+        assert_eq!(ask(&mut bench, host, 100), [None]);
+    }
+    assert_eq!(ask(&mut bench, 8, 101), [None]);
+    assert_eq!(ask(&mut bench, 8, 102), [Some(8102)]);
+    assert_eq!(ask(&mut bench, 99, 100), [Some(8100), None]);
+    assert_eq!(ask(&mut bench, 98, 100), [Some(98_100)], "nobody has two");
 }
 
 #[test]
