@@ -12,8 +12,11 @@
 //! flooding ends since a station was heard, may the last flood be overtaken once. To send all floods this way as long as any
 //! waits would mend that, at the price that whoever floods a large network delays the small ones; so it is not done.
 //!
-//! **Bounds.** What waits is bounded in ports to be sent to, which is time, in bytes and in number; one network may have half of that. A
-//! flood beyond that is dropped at each of its ports as the queue of a slow receiver would ([`DropReason::TxFull`]). Nobody waits.
+//! **Bounds.** What waits is bounded in ports to be sent to, which is time, in bytes and in number; one network may have half of
+//! that, and one sender half of its network's part. A flood beyond that is dropped at each of its ports as the queue of a slow
+//! receiver would ([`DropReason::TxFull`]). Nobody waits. But those who flood all they may must not silence others, whose
+//! questions for addresses are floods too. So the first flood of a network has room whatever others hold, and the first of a
+//! sender has room beyond what others of its network hold, up to as much again.
 //!
 //! **Change.** A flood goes to the ports of the time it came at. A port that is closed drops its sending half, and that is how the
 //! thread knows; the frame counts as [`DropReason::TxDown`], nowhere near whoever has the port's number by then. So neither a
@@ -31,7 +34,7 @@ use crossbeam::queue::ArrayQueue;
 use super::port_io::{Refused, Sent, Tx};
 use crate::drops::DropReason;
 use crate::frame::{Frame, FrameIdx, FrameTable, Offload, VlanTag};
-use crate::ids::NetworkId;
+use crate::ids::{NetworkId, PortId};
 use crate::outbox::Entry;
 
 /// Most ports of a flood that the loop sends itself: a quarter of a millisecond, and no less than handing over is worth.
@@ -48,6 +51,24 @@ const FLOODS_MAX: usize = 1024;
 
 /// The part of each of these that one network may have.
 const SHARE: usize = 2;
+
+/// The part of each of these that one sender may have on a network.
+const SENDER_SHARE: usize = 2 * SHARE;
+
+/// How often each of these there may be on all networks together, where senders have none waiting: a second.
+const RESERVE: usize = 4;
+
+/// Floods that may wait in any case: as many are first of their network as there are networks.
+const QUEUE_MAX: usize = RESERVE * FLOODS_MAX;
+
+/// Where a flood comes from.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct Whence {
+    /// The network whose ports it goes to.
+    pub network: Option<NetworkId>,
+    /// The port whose frames it was made of; none where it is of a timer or of the outside.
+    pub sender: Option<PortId>,
+}
 
 /// A frame on its way to many ports, and on its way back.
 pub(super) struct Flood {
@@ -105,12 +126,40 @@ fn closed(frame: &Frame<'_>) -> Sent {
     Sent { refused: vec![refused], ..Sent::default() }
 }
 
-/// What a flood that waits takes of the bounds.
-#[derive(Clone, Copy)]
-struct Waiting {
-    network: Option<NetworkId>,
+/// What floods take of the bounds.
+#[derive(Clone, Copy, Default)]
+struct Load {
+    floods: usize,
     ports: usize,
     bytes: usize,
+}
+
+impl Load {
+    fn of(ports: usize, bytes: usize) -> Load {
+        Load { floods: 1, ports, bytes }
+    }
+
+    fn and(self, more: Load) -> Load {
+        Load {
+            floods: self.floods + more.floods,
+            ports: self.ports + more.ports,
+            bytes: self.bytes + more.bytes,
+        }
+    }
+
+    /// Whether it is no more than `times` of the bounds, or than that part of them.
+    fn within(self, times: usize, part: usize) -> bool {
+        self.floods <= FLOODS_MAX * times / part
+            && self.ports <= PORTS_MAX * times / part
+            && self.bytes <= BYTES_MAX * times / part
+    }
+}
+
+/// A flood that waits.
+#[derive(Clone, Copy)]
+struct Waiting {
+    whence: Whence,
+    load: Load,
 }
 
 /// The loop's end: what was handed over, and the way back. Dropping it ends the thread and waits for that.
@@ -132,8 +181,8 @@ impl fmt::Debug for Floods {
 impl Floods {
     /// Starts the thread. It calls `wake` whenever a flood has come back.
     pub(super) fn start(wake: impl Fn() + Send + 'static) -> io::Result<Floods> {
-        let (there, come) = bounded(FLOODS_MAX);
-        let back = Arc::new(ArrayQueue::new(FLOODS_MAX));
+        let (there, come) = bounded(QUEUE_MAX);
+        let back = Arc::new(ArrayQueue::new(QUEUE_MAX));
         let give = Arc::clone(&back);
         let thread = std::thread::Builder::new()
             .name("floods".to_owned())
@@ -141,29 +190,33 @@ impl Floods {
         Ok(Floods { there: Some(there), back, waiting: VecDeque::new(), thread: Some(thread) })
     }
 
-    /// Whether a frame of that length may go to so many ports of a network. A network of which none waits has room for one in
-    /// any case, unless others have used up everything.
-    pub(super) fn has_room(&self, network: Option<NetworkId>, ports: usize, bytes: usize) -> bool {
-        let fits = |waiting: &mut dyn Iterator<Item = &Waiting>, part: usize| {
-            let sum = |(n, p, b), one: &Waiting| (n + 1, p + one.ports, b + one.bytes);
-            let (floods, waiting_ports, waiting_bytes) = waiting.fold((0, 0, 0), sum);
-            floods == 0
-                || (floods < FLOODS_MAX / part
-                    && waiting_ports + ports <= PORTS_MAX / part
-                    && waiting_bytes + bytes <= BYTES_MAX / part)
+    /// Whether a frame of that length may go to so many ports of a network.
+    pub(super) fn has_room(&self, whence: Whence, ports: usize, bytes: usize) -> bool {
+        if self.waiting.len() >= QUEUE_MAX {
+            return false;
+        }
+        let sum = |wanted: &dyn Fn(&Whence) -> bool| {
+            let loads = self.waiting.iter().filter(|one| wanted(&one.whence)).map(|one| one.load);
+            loads.fold(Load::default(), Load::and)
         };
-        fits(&mut self.waiting.iter(), 1)
-            && fits(&mut self.waiting.iter().filter(|one| one.network == network), SHARE)
+        let of_network = sum(&|other| other.network == whence.network);
+        if of_network.floods == 0 {
+            return true;
+        }
+        let one = Load::of(ports, bytes);
+        let (all, of_network) = (sum(&|_| true).and(one), of_network.and(one));
+        let of_sender = sum(&|other| *other == whence);
+        if of_sender.floods == 0 {
+            return of_network.within(1, 1) && all.within(RESERVE, 1);
+        }
+        of_sender.and(one).within(1, SENDER_SHARE)
+            && of_network.within(1, SHARE)
+            && all.within(1, 1)
     }
 
     /// Hands a frame over; there must be room for it.
-    pub(super) fn push(
-        &mut self,
-        network: Option<NetworkId>,
-        frame: &Frame<'_>,
-        receivers: Vec<Receiving>,
-    ) {
-        let waiting = Waiting { network, ports: receivers.len(), bytes: frame.bytes().len() };
+    pub(super) fn push(&mut self, whence: Whence, frame: &Frame<'_>, receivers: Vec<Receiving>) {
+        let load = Load::of(receivers.len(), frame.bytes().len());
         let flood = Flood {
             bytes: frame.bytes().into(),
             offload: frame.offload,
@@ -172,7 +225,7 @@ impl Floods {
         };
         let there = self.there.as_ref().expect("it is taken when all ends");
         there.try_send(flood).expect("the queue holds more than may wait, and its thread lives");
-        self.waiting.push_back(waiting);
+        self.waiting.push_back(Waiting { whence, load });
     }
 
     /// Whether something came back.
@@ -184,7 +237,7 @@ impl Floods {
     pub(super) fn take_back(&mut self) -> Option<(Flood, usize)> {
         let flood = self.back.pop()?;
         let waited = self.waiting.pop_front().expect("it was handed over");
-        Some((flood, waited.ports))
+        Some((flood, waited.load.ports))
     }
 }
 

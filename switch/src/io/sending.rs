@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use arrayvec::ArrayVec;
 
-use super::floods::{FEW, Flood, Floods, Receiving};
+use super::floods::{FEW, Flood, Floods, Receiving, Whence};
 use super::packet::BATCH_MAX;
 use super::port_io::{Sent, Tx};
 use crate::datapath::Datapath;
@@ -15,6 +15,8 @@ use crate::outbox::{Entry, Outbox};
 
 /// What is needed to send, and to count what became of it.
 pub(super) struct Sending<'s> {
+    /// The port whose frames the turn was about.
+    pub sender: Option<PortId>,
     pub tx: &'s [Option<Arc<Tx>>],
     pub core: &'s mut Datapath,
     pub absent: &'s mut Vec<PortId>,
@@ -38,8 +40,9 @@ impl Sending<'_> {
     /// Has one frame sent to many ports, or dropped where too much waits.
     fn hand_over(&mut self, entries: &[Entry], frames: &FrameTable<'_>, floods: &mut Floods) {
         let Some(first) = entries.first() else { return };
-        let (frame, network) = (frames.get(first.frame), self.core.network_of(first.port));
-        let has_room = floods.has_room(network, entries.len(), frame.bytes().len());
+        let frame = frames.get(first.frame);
+        let whence = Whence { network: self.core.network_of(first.port), sender: self.sender };
+        let has_room = floods.has_room(whence, entries.len(), frame.bytes().len());
         let mut receivers = Vec::with_capacity(if has_room { entries.len() } else { 0 });
         for entry in entries {
             let one = std::slice::from_ref(entry);
@@ -50,7 +53,7 @@ impl Sending<'_> {
             }
         }
         if !receivers.is_empty() {
-            floods.push(network, frame, receivers);
+            floods.push(whence, frame, receivers);
         }
     }
 

@@ -25,10 +25,15 @@ impl Bench {
 
     /// Sends a frame of that many bytes, all of that value, from a network.
     fn push(&mut self, network: u32, value: u8, len: usize, receivers: Vec<Receiving>) {
+        self.push_of((network, 0), value, len, receivers);
+    }
+
+    /// The same, from a network and a port of it.
+    fn push_of(&mut self, whence: (u32, u32), value: u8, len: usize, receivers: Vec<Receiving>) {
         let mut bytes = vec![value; len];
         let mut frame = Frame::new(&mut bytes, 0, len);
         frame.vlan = Some(TAG);
-        self.floods.push(Some(NetworkId(network)), &frame, receivers);
+        self.floods.push(of(whence), &frame, receivers);
     }
 
     /// The next flood that comes back.
@@ -38,9 +43,13 @@ impl Bench {
         self.floods.take_back().expect("one was told of").0
     }
 
-    fn has_room(&self, network: u32, ports: usize, bytes: usize) -> bool {
-        self.floods.has_room(Some(NetworkId(network)), ports, bytes)
+    fn has_room(&self, whence: (u32, u32), ports: usize, bytes: usize) -> bool {
+        self.floods.has_room(of(whence), ports, bytes)
     }
+}
+
+fn of((network, sender): (u32, u32)) -> Whence {
+    Whence { network: Some(NetworkId(network)), sender: Some(PortId(sender)) }
 }
 
 /// A port's sending half, and where its frames come out.
@@ -142,52 +151,71 @@ fn what_the_device_refuses_is_told_and_holds_up_nobody() {
 }
 
 #[test]
-fn so_much_may_wait_and_one_network_has_half_of_it() {
+fn so_much_may_wait_and_one_network_has_half_of_it_and_one_sender_a_quarter() {
     let (mut bench, (slow, at_slow)) = (Bench::new(), port());
     let clogged = clog(&slow, &mut bench);
     let (gone, _) = port();
-    let half = PORTS_MAX / SHARE;
-    assert!(
-        bench.has_room(0, PORTS_MAX - clogged, 60),
-        "the first of a network is larger than its share"
-    );
-    bench.push(0, 1, 60, often(half - FEW, &gone));
-    assert!(bench.has_room(0, FEW, 60));
-    assert!(!bench.has_room(0, FEW + 1, 60), "beyond its share");
-    assert!(bench.has_room(1, half - clogged, 60), "which leaves others theirs");
-    bench.push(1, 1, BYTES_MAX / SHARE, often(10, &gone));
-    assert!(!bench.has_room(1, 10, 1), "beyond its share of bytes");
-    assert!(bench.has_room(2, 10, 1));
-    let left = BYTES_MAX / SHARE - 60 * 2;
-    assert!(!bench.has_room(2, 10, left + 1), "beyond all bytes");
-    bench.push(2, 1, left, often(10, &gone));
-    assert!(!bench.has_room(3, 1, 1), "nor for whoever has none");
+    let (half, quarter) = (PORTS_MAX / SHARE, PORTS_MAX / SENDER_SHARE);
+    assert!(bench.has_room((0, 1), 2 * PORTS_MAX, 60), "the first of a network");
+    bench.push_of((0, 1), 1, 60, often(quarter - FEW, &gone));
+    assert!(bench.has_room((0, 1), FEW, 60));
+    assert!(!bench.has_room((0, 1), FEW + 1, 60), "beyond its share");
+    bench.push_of((0, 1), 1, 60, often(FEW, &gone));
+    assert!(bench.has_room((0, 2), half, 60), "which leaves others theirs");
+    bench.push_of((0, 2), 1, 60, often(quarter - FEW, &gone));
+    assert!(bench.has_room((0, 2), FEW, 60));
+    bench.push_of((0, 3), 1, 60, often(FEW, &gone));
+    assert!(!bench.has_room((0, 2), FEW, 60), "beyond the network's share");
+    assert!(!bench.has_room((0, 3), 1, 60), "also for who has little");
+    assert!(bench.has_room((0, 4), half, 60), "but for one of who has none");
+    assert!(!bench.has_room((0, 4), half + 1, 60), "up to as much again");
+
+    bench.push_of((1, 1), 1, BYTES_MAX / SENDER_SHARE, often(10, &gone));
+    assert!(!bench.has_room((1, 1), 10, 1), "beyond its share of bytes");
+    assert!(bench.has_room((1, 2), 10, 1));
+    bench.push_of((1, 2), 1, 60, often(10, &gone));
+    assert!(bench.has_room((1, 2), 10, 1));
+
+    bench.push_of((2, 1), 1, 60, often(3 * PORTS_MAX, &gone));
+    assert!(!bench.has_room((1, 2), 10, 1), "beyond all there may be");
+    assert!(bench.has_room((1, 3), 10, 1), "but for one of who has none");
+    assert!(!bench.has_room((1, 3), half, 1), "up to a second of them");
+    assert!(bench.has_room((3, 1), half, 1), "and for the first of a network");
+    let total = half + 20 + 3 * PORTS_MAX;
     drop(gone);
     (0..clogged).for_each(|_| assert_eq!(received(&at_slow), [0; 60]));
     let (mut ports, mut refused) = (0, 0);
-    for _ in 0..4 {
+    for _ in 0..8 {
         for (_, frames, _, lost) in fates(bench.next()) {
             ports += frames;
             refused += lost.iter().map(|(_, frames)| frames).sum::<u64>();
         }
     }
-    assert_eq!((ports, refused), (clogged as u64, (half - FEW + 20) as u64));
-    assert!(bench.has_room(0, PORTS_MAX, BYTES_MAX), "all came back");
+    assert_eq!((ports, refused), (clogged as u64, total as u64));
+    bench.push_of((0, 1), 1, 60, Vec::new());
+    assert!(bench.has_room((0, 1), quarter, BYTES_MAX / SENDER_SHARE - 60), "all came back");
 }
 
 #[test]
 fn floods_to_few_open_ports_are_bounded_in_number() {
     let (mut bench, (gone, _)) = (Bench::new(), port());
-    for network in 0..SHARE as u32 {
-        for _ in 0..FLOODS_MAX / SHARE {
-            assert!(bench.has_room(network, 1, 0));
-            bench.push(network, 1, 60, often(1, &gone));
-        }
-        assert!(!bench.has_room(network, 1, 0));
+    let mut pushed = 0;
+    let mut push = |bench: &mut Bench, whence| {
+        assert!(bench.has_room(whence, 1, 0), "{whence:?}");
+        bench.push_of(whence, 1, 60, often(1, &gone));
+        pushed += 1;
+    };
+    for whence in [(0, 0), (0, 1), (1, 0), (1, 1)] {
+        (0..FLOODS_MAX / SENDER_SHARE).for_each(|_| push(&mut bench, whence));
+        assert!(!bench.has_room(whence, 1, 0));
     }
-    assert!(!bench.has_room(9, 1, 0));
-    (0..FLOODS_MAX).for_each(|_| drop(bench.next()));
-    assert!(bench.has_room(0, 1, 0));
+    (2..2 + FLOODS_MAX / SHARE).for_each(|sender| push(&mut bench, (0, sender as u32)));
+    assert!(!bench.has_room((0, 9999), 1, 0), "a network has twice its share, whoever sends");
+    (2..2 + QUEUE_MAX - 3 * FLOODS_MAX / SHARE).for_each(|n| push(&mut bench, (n as u32, 0)));
+    assert!(!bench.has_room((9999, 0), 1, 0), "nor for whoever has none");
+    assert_eq!(pushed, QUEUE_MAX);
+    (0..QUEUE_MAX).for_each(|_| drop(bench.next()));
+    assert!(bench.has_room((0, 0), 1, 0));
 }
 
 #[test]

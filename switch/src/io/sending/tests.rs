@@ -48,7 +48,7 @@ impl Bed {
 
     fn sending<'s>(&'s mut self, absent: &'s mut Vec<PortId>) -> (Sending<'s>, &'s mut Floods) {
         let Bed { core, tx, floods, .. } = self;
-        (Sending { tx, core, absent, now: Time::ZERO }, floods)
+        (Sending { sender: Some(PortId(0)), tx, core, absent, now: Time::ZERO }, floods)
     }
 
     /// Sends one frame to the first so many ports.
@@ -127,7 +127,8 @@ fn what_finds_no_room_is_counted_at_each_port_and_shown() {
     let (nobody, _) = device();
     let entry = Entry { port: PortId(0), frame: FrameIdx(0), tagged: false };
     let nobody = (0..16 * 1024).map(|_| Receiving::new(&entry, &nobody)).collect();
-    bed.floods.push(Some(NETWORK), &Frame::new(&mut bytes, 0, 60), nobody);
+    let whence = Whence { network: Some(NETWORK), sender: Some(PortId(0)) };
+    bed.floods.push(whence, &Frame::new(&mut bytes, 0, 60), nobody);
     bed.flood(MANY);
     let mut expected = vec![(0, 0, vec![(DropReason::TxFull, 1)]); MANY as usize];
     expected[1].2 = vec![(DropReason::TxDown, 1)];
