@@ -126,7 +126,7 @@ impl Doctor {
                 Row::new(one, cells, Value::Null)
             })
             .collect();
-        output::list(&self.format, &["CHECK", "STATE", "FINDING", "REMEDY"], &rows)?;
+        output::list_wrapped(&self.format, &["CHECK", "STATE", "FINDING", "REMEDY"], &rows)?;
         Ok(i32::from(findings.iter().any(|one| one.state == State::Missing)))
     }
 }

@@ -6,13 +6,14 @@
 use std::io::{IsTerminal, Write};
 use std::str::FromStr;
 
-use comfy_table::Table;
 use comfy_table::presets::NOTHING;
+use comfy_table::{ContentArrangement, Table};
 use portolan::api::client::Failure;
 use serde::Serialize;
 use serde_json::Value;
 
 use super::template::Template;
+use super::terminal;
 
 /// Spaces between two columns, as Docker has them.
 const GAP: u16 = 3;
@@ -79,9 +80,7 @@ impl Row {
 /// A template that names a field there is not.
 pub fn list(format: &Format, headers: &[&str], rows: &[Row]) -> Result<(), Failure> {
     match format {
-        Format::Table => {
-            table(headers.iter().map(|h| (*h).to_owned()), rows.iter().map(|r| r.cells.clone()));
-        }
+        Format::Table => table(headings(headers), rows.iter().map(|r| r.cells.clone())),
         Format::Columns(template) => {
             let mut lines = Vec::new();
             for row in rows {
@@ -97,6 +96,21 @@ pub fn list(format: &Format, headers: &[&str], rows: &[Row]) -> Result<(), Failu
         }
     }
     Ok(())
+}
+
+/// Prints a listing whose cells are sentences: on a terminal they are broken into lines that fit it.
+///
+/// # Errors
+/// A template that names a field there is not.
+pub fn list_wrapped(format: &Format, headers: &[&str], rows: &[Row]) -> Result<(), Failure> {
+    match (format, terminal::size()) {
+        (Format::Table, Some(size)) => {
+            let cells = rows.iter().map(|row| row.cells.clone());
+            lines_of(headings(headers), cells, Some(size.columns)).iter().for_each(|l| line(l));
+            Ok(())
+        }
+        _ => list(format, headers, rows),
+    }
 }
 
 /// Prints what was inspected: an array, or one line of the template for each.
@@ -124,13 +138,30 @@ fn table(headers: impl Iterator<Item = String>, rows: impl Iterator<Item = Vec<S
     table_lines(headers, rows).iter().for_each(|text| line(text));
 }
 
+fn headings(headers: &[&str]) -> impl Iterator<Item = String> {
+    headers.iter().map(|header| (*header).to_owned())
+}
+
 /// The lines of a table, the heading first.
 pub fn table_lines(
     headers: impl Iterator<Item = String>,
     rows: impl Iterator<Item = Vec<String>>,
 ) -> Vec<String> {
+    lines_of(headers, rows, None)
+}
+
+/// As above, no line longer than `width` where there is one.
+fn lines_of(
+    headers: impl Iterator<Item = String>,
+    rows: impl Iterator<Item = Vec<String>>,
+    width: Option<usize>,
+) -> Vec<String> {
     let mut table = Table::new();
     table.load_style(NOTHING);
+    if let Some(width) = width {
+        table.set_content_arrangement(ContentArrangement::Dynamic);
+        table.set_width(u16::try_from(width).unwrap_or(u16::MAX));
+    }
     table.set_header(headers.map(|header| clean(&header)).collect::<Vec<_>>());
     for row in rows {
         table.add_row(row.iter().map(|cell| clean(cell)).collect::<Vec<_>>());
@@ -227,6 +258,18 @@ mod tests {
         assert!(matches!("table {{.Name}}\\t{{.ID}}".parse(), Ok(Format::Columns(_))));
         assert!("yaml".parse::<Format>().is_err());
         assert!("{{.Name".parse::<Format>().is_err());
+    }
+
+    #[test]
+    fn cells_are_broken_into_lines_that_fit() {
+        let cells = ["kernel".to_owned(), "a sentence that is longer than the line".into()];
+        let rows = || std::iter::once(cells.to_vec());
+        let whole = lines_of(headings(&["CHECK", "FINDING"]), rows(), None);
+        assert_eq!(whole.len(), 2);
+        let fitted = lines_of(headings(&["CHECK", "FINDING"]), rows(), Some(30));
+        assert!(fitted.iter().all(|line| line.chars().count() <= 30), "{fitted:?}");
+        let words = |lines: &[String]| lines.concat().replace(' ', "");
+        assert_eq!(words(&fitted), words(&whole));
     }
 
     #[test]
