@@ -9,9 +9,9 @@
 //! before it has left for the socket, so that a client that does not read holds up nobody but itself.
 //!
 //! Limits: connections in all, and of one node; the size of a query; the time without a whole query. At a limit, a connection that
-//! has taken its leave gives way to a new one. Else a node at its limit loses the one of its own that was idle for longest (RFC
-//! 7766, section 6.2.3), since there are clients that open the next connections before they close the last; it is refused where
-//! all are in use. Where all places are taken, whoever has most loses one to a node that has fewer still with one more.
+//! has taken its leave gives way to a new one: clients that come and go have their next SYN here before the last acknowledgement
+//! of the one before. Where all places are taken by connections in use, whoever has most of them loses the one that was idle for
+//! longest to a node that has fewer still with one more; a node that has as many as it may is refused.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -188,15 +188,14 @@ impl Pool {
         now: Time,
     ) -> Result<(), DropReason> {
         let is_full = self.connections.len() >= CONNECTIONS_MAX;
-        let own = |connection: &Connection| connection.node == node;
         if self.of_node(node) >= NODE_CONNECTIONS_MAX {
-            let at =
-                self.leaving(own).or_else(|| self.idle(own)).ok_or(DropReason::GatewayLimit)?;
-            self.connections.remove(at).end(totals, turn, now);
+            let at = self.leaving(|connection| connection.node == node);
+            self.connections.remove(at.ok_or(DropReason::GatewayLimit)?);
+        } else if is_full && let Some(at) = self.leaving(|_| true) {
+            self.connections.remove(at);
         } else if is_full {
-            let at = self.leaving(|_| true).or_else(|| self.one_too_many(node));
-            let at = at.ok_or(DropReason::GatewayLimit)?;
-            self.connections.remove(at).end(totals, turn, now);
+            let at = self.one_too_many(node).ok_or(DropReason::GatewayLimit)?;
+            self.connections.remove(at).reset(totals, turn, now);
         }
         Ok(())
     }
@@ -210,13 +209,6 @@ impl Pool {
         let leaves = |known: &(usize, &Connection)| is_meant(known.1) && known.1.is_leaving();
         let all = self.connections.iter().enumerate();
         all.filter(leaves).min_by_key(|known| known.1.number).map(|(at, _)| at)
-    }
-
-    /// The one of these connections that was idle for longest.
-    fn idle(&self, is_meant: impl Fn(&Connection) -> bool) -> Option<usize> {
-        let idles = |known: &(usize, &Connection)| is_meant(known.1) && known.1.is_idle();
-        let all = self.connections.iter().enumerate();
-        all.filter(idles).min_by_key(|(_, known)| (known.deadline, known.number)).map(|(at, _)| at)
     }
 
     /// Of the nodes that have most, the connection that goes without anything for longest; none where the one who asks would then
@@ -407,25 +399,14 @@ impl Connection {
         has_left && socket.send_queue() == 0
     }
 
-    /// Whether nothing is under way on it: no query, not even a part of one, and no answer.
-    fn is_idle(&self) -> bool {
-        let socket = self.sockets.get::<tcp::Socket<'_>>(self.socket);
-        let is_quiet = socket.send_queue() == 0 && socket.recv_queue() == 0;
-        let has_none = self.query.is_empty() && self.answer.is_empty() && !self.is_waiting;
-        socket.state() == tcp::State::Established && is_quiet && has_none
-    }
-
-    /// Ends it at once: with a farewell to which no answer is awaited where it is idle, by a reset where it is in use.
-    fn end(mut self, totals: &mut Totals, turn: &mut Turn<'_, '_>, now: Time) {
-        let (is_leaving, is_idle) = (self.is_leaving(), self.is_idle());
-        let socket = self.sockets.get_mut::<tcp::Socket<'_>>(self.socket);
-        match (is_leaving, is_idle) {
-            (true, _) => return,
-            (_, true) => socket.close(),
-            _ => socket.abort(),
-        }
-        let mut wire = Wire::new(self.link, None, turn, totals);
-        self.stack.poll(instant(now), &mut wire, &mut self.sockets);
+    /// Ends it at once, and tells the client.
+    fn reset(mut self, totals: &mut Totals, turn: &mut Turn<'_, '_>, now: Time) {
+        self.sockets.get_mut::<tcp::Socket<'_>>(self.socket).abort();
+        self.stack.poll(
+            instant(now),
+            &mut Wire::new(self.link, None, turn, totals),
+            &mut self.sockets,
+        );
     }
 
     /// Ends a connection that has been idle for too long: in good order, and if that does not work, at once.

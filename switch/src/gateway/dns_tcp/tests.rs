@@ -273,18 +273,6 @@ fn a_client_that_vanished_is_forgotten() {
     assert_eq!(bench.datapath.poll_timeout(), None);
 }
 
-/// So many connections of a port, in use: a part of a query has come.
-fn busy(bench: &mut Bench, port: u32, first: u16, count: u16) -> Vec<Client> {
-    let mut clients = open(bench, port, first, count);
-    for client in &mut clients {
-        client.socket().send_slice(&[0]).unwrap();
-        client.exchange(bench);
-        // Until it is acknowledged.
-        client.deliver(bench.pass(Duration::from_millis(20)));
-    }
-    clients
-}
-
 /// So many connections of a port, open.
 fn open(bench: &mut Bench, port: u32, first: u16, count: u16) -> Vec<Client> {
     let open = |from| {
@@ -303,7 +291,7 @@ fn states(clients: &mut [Client]) -> Vec<tcp::State> {
 fn a_node_has_eight_connections_and_the_daemon_sixty_four() {
     let mut bench = bench(10);
     for port in 1..=8 {
-        let mut clients = busy(&mut bench, port, 5000, 8);
+        let mut clients = open(&mut bench, port, 5000, 8);
         assert_eq!(states(&mut clients), [tcp::State::Established; 8]);
         if port == 1 {
             let mut ninth = open(&mut bench, 1, 6000, 1);
@@ -319,11 +307,11 @@ fn a_node_has_eight_connections_and_the_daemon_sixty_four() {
 #[test]
 fn whoever_has_most_gives_way_to_a_node_that_has_fewer() {
     let mut bench = bench(10);
-    let mut all: Vec<Vec<Client>> = (1..=8).map(|port| busy(&mut bench, port, 5000, 8)).collect();
+    let mut busy: Vec<Vec<Client>> = (1..=8).map(|port| open(&mut bench, port, 5000, 8)).collect();
     bench.now = bench.now + Duration::from_secs(1);
     // All but the third of the fifth node's are used again.
-    for (at, client) in all.iter_mut().flatten().enumerate().filter(|(at, _)| *at != 4 * 8 + 2) {
-        client.socket().send_slice(&message(&dns_query(at as u16, "db"))[1..]).unwrap();
+    for (at, client) in busy.iter_mut().flatten().enumerate().filter(|(at, _)| *at != 4 * 8 + 2) {
+        client.socket().send_slice(&message(&dns_query(at as u16, "db"))).unwrap();
         client.exchange(&mut bench);
     }
     let mut late = Client::connect(9, 5000, GATEWAY_V4.into(), bench.now);
@@ -333,13 +321,13 @@ fn whoever_has_most_gives_way_to_a_node_that_has_fewer() {
     let mut out = bench.batch(9, syn);
     let reset = out.remove(0);
     assert_eq!((reset.0, out.len()), (5, 1));
-    all[4][2].deliver(vec![reset]);
-    all[4][2].exchange(&mut bench);
+    busy[4][2].deliver(vec![reset]);
+    busy[4][2].exchange(&mut bench);
     late.deliver(out);
     late.exchange(&mut bench);
     assert_eq!(late.state(), tcp::State::Established);
-    let after = all.iter_mut().flatten().map(Client::state).enumerate();
-    let lost: Vec<_> = after.filter(|(_, state)| *state != tcp::State::Established).collect();
+    let all = busy.iter_mut().flatten().map(Client::state).enumerate();
+    let lost: Vec<_> = all.filter(|(_, state)| *state != tcp::State::Established).collect();
     assert_eq!(lost, [(4 * 8 + 2, tcp::State::Closed)]);
     assert_eq!(bench.datapath.dns_connections(), 64);
     assert_eq!(bench.drops(9), []);
@@ -389,33 +377,6 @@ fn a_client_that_comes_anew_as_it_leaves_finds_its_places_free() {
     expected[8] = tcp::State::Closed;
     assert_eq!(states(&mut after), expected);
     assert_eq!(bench.datapath.dns_connections(), 8);
-}
-
-#[test]
-fn a_node_at_its_limit_loses_what_was_idle_for_longest() {
-    let mut bench = bench(1);
-    let mut before = busy(&mut bench, 1, 5000, 6);
-    bench.now = bench.now + Duration::from_secs(1);
-    let mut idle = open(&mut bench, 1, 5006, 2);
-    idle[0].socket().send_slice(&message(&dns_query(7, "db"))).unwrap();
-    bench.now = bench.now + Duration::from_secs(1);
-    idle[0].exchange(&mut bench);
-    assert_eq!(idle[0].replies().len(), 1);
-    let mut late = Client::connect(1, 6000, GATEWAY_V4.into(), bench.now);
-    late.stack.poll(instant(bench.now), &mut late.queue, &mut late.sockets);
-    let syn = late.queue.from_client.drain(..).map(|packet| framed(1, &packet)).collect();
-    let mut out = bench.batch(1, syn);
-    let farewell = out.remove(0);
-    assert_eq!(farewell.1[47] & 0x05, 0x01, "a FIN, and no RST");
-    idle[1].deliver(vec![farewell]);
-    idle[1].exchange(&mut bench);
-    late.deliver(out);
-    late.exchange(&mut bench);
-    assert_eq!(late.state(), tcp::State::Established);
-    assert_eq!(states(&mut idle), [tcp::State::Established, tcp::State::Closed]);
-    assert_eq!(states(&mut before), [tcp::State::Established; 6]);
-    assert_eq!(bench.datapath.dns_connections(), 8);
-    assert_eq!(bench.drops(1), [(DropReason::GatewayUnserved, 1)], "what answered the farewell");
 }
 
 #[test]
