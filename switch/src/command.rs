@@ -12,7 +12,7 @@ pub use portolan_nat::sockets::{FlowRow, Limits, Publication, PublicationId, Tra
 
 use crate::drops::{DropCounts, DropReason};
 use crate::ids::{MacAddr, NetworkId, NodeId, PortId, Time};
-pub use crate::trace::{Explanation, LeftOut, Piece, Question, Receiver, Stage, Step};
+pub use crate::trace::{Explanation, LeftOut, OnWire, Piece, Question, Receiver, Stage, Step};
 
 /// One step from the present towards the desired state.
 #[derive(Clone, PartialEq, Eq, Debug)]

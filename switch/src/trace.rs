@@ -100,8 +100,15 @@ pub struct Receiver {
     pub port: PortId,
     /// Whether the gateway has made it: an answer, and not the frame in question.
     pub made: bool,
-    /// The frame as it lies on that wire.
-    pub frame: Vec<u8>,
+    /// Which of [`Explanation::frames`] it is.
+    pub frame: usize,
+}
+
+/// A frame as it lies on a wire.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct OnWire {
+    /// All of it; tags among its bytes.
+    pub bytes: Vec<u8>,
     /// What it is, in a line.
     pub summary: String,
 }
@@ -126,7 +133,9 @@ pub struct Explanation {
     pub taken: bool,
     /// As what it would be dropped.
     pub dropped: Option<DropReason>,
-    /// What would be sent to whom.
+    /// What would be sent, each once: it may go to thousands of ports.
+    pub frames: Vec<OnWire>,
+    /// To whom.
     pub receivers: Vec<Receiver>,
     /// Whom it would not be sent to, though it goes to many.
     pub left_out: Vec<LeftOut>,

@@ -72,6 +72,7 @@ pub struct ExplainReceiver {
     pub from_gateway: bool,
     /// What it is, in a line.
     pub summary: String,
-    /// The frame as it would lie on that wire, in hexadecimal.
+    /// The frame as it would lie on that wire, in hexadecimal; empty once those before it come to 4 MiB, which is never the case
+    /// within the first 60.
     pub frame: String,
 }

@@ -16,6 +16,9 @@ use crate::topology::{Refusal, RefusalKind};
 /// Stations in one page of the FDB.
 const PAGE: usize = 1024;
 
+/// Bytes of frames in one answer, which names each receiver: a long frame may go to thousands.
+const FRAMES_BYTES_MAX: usize = 4 << 20;
+
 /// Bytes of the two hardware addresses of a frame.
 const ADDRESSES_LEN: usize = 12;
 
@@ -115,11 +118,17 @@ fn answer(told: &Explanation, from: PortId, owners: &BTreeMap<PortId, String>) -
         verdict: if step.dropped.is_some() { "drop" } else { "pass" }.into(),
         detail: words(&step.detail),
     });
-    let receivers = told.receivers.iter().map(|to| ExplainReceiver {
-        node: node(&to.port).into(),
-        from_gateway: to.made,
-        summary: to.summary.clone(),
-        frame: hex_of(&to.frame),
+    let mut left = FRAMES_BYTES_MAX;
+    let receivers = told.receivers.iter().filter_map(|to| {
+        let frame = told.frames.get(to.frame)?;
+        let after = left.checked_sub(frame.bytes.len());
+        left = after.unwrap_or(0);
+        Some(ExplainReceiver {
+            node: node(&to.port).into(),
+            from_gateway: to.made,
+            summary: frame.summary.clone(),
+            frame: after.map_or_else(String::new, |_| hex_of(&frame.bytes)),
+        })
     });
     let left_out = told.left_out.iter().map(|out| ExplainLeftOut {
         node: node(&out.port).into(),
@@ -184,7 +193,27 @@ pub(super) fn hex_of(bytes: &[u8]) -> String {
 
 #[cfg(test)]
 mod tests {
+    use portolan_switch::command::{OnWire, Receiver};
+
     use super::*;
+
+    #[test]
+    fn an_answer_holds_no_more_frames_than_it_may_and_names_all_receivers() {
+        let long = OnWire { bytes: vec![7; FRAME_MAX], summary: "long".into() };
+        let to = |port| Receiver { port: PortId(port), made: false, frame: 0 };
+        let told = Explanation {
+            frames: vec![long],
+            receivers: (1..=1000).map(to).collect(),
+            ..Explanation::default()
+        };
+        let answer = answer(&told, PortId(9), &BTreeMap::new());
+        assert_eq!(answer.receivers.len(), 1000);
+        assert!(answer.receivers.iter().all(|to| to.summary == "long"));
+        let lens: Vec<usize> = answer.receivers.iter().map(|to| to.frame.len()).collect();
+        let whole = FRAMES_BYTES_MAX / FRAME_MAX;
+        assert_eq!(lens[..whole], vec![2 * FRAME_MAX; whole]);
+        assert_eq!(lens[whole..], vec![0; 1000 - whole]);
+    }
 
     #[test]
     fn digits_are_read_with_what_stands_between_them() {

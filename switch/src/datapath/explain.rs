@@ -12,6 +12,7 @@
 //! What is not foretold is what depends on the host: whether a connection would be accepted, and whether a limit of flows
 //! would be met. Segments of a DNS connection that is open are not followed into it.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
 
 use portolan_nat::icmp_error::Reason;
@@ -35,7 +36,7 @@ use crate::offload::{max_packet, superframe_headers};
 use crate::outbox::{Entry, Outbox};
 use crate::policy::Origin;
 use crate::router::{Aside, ends};
-use crate::trace::{Explanation, FRAME_MAX, Piece, Question, Receiver, Stage, Step, Trace};
+use crate::trace::{Explanation, FRAME_MAX, OnWire, Piece, Question, Receiver, Stage, Step, Trace};
 use crate::turn::Turn;
 
 use super::{Datapath, Event, EventQueue, FLOWS_MAX, Shared, Totals, place};
@@ -123,13 +124,14 @@ impl Datapath {
             trace.dropped(trace.steps.last().map_or(Stage::Read, |step| step.stage), reason);
         }
         note_moves(shadow, &mut trace);
-        let entries = outbox.entries().iter();
+        let (on_wire, receivers) = sent_to(outbox.entries(), asked, &frames);
         let came_to_us = |step: &Step| matches!(step.stage, Stage::Gateway | Stage::Out);
         Explanation {
             summary: describe(sent, None),
             taken: dropped.is_none() && trace.steps.iter().any(came_to_us),
             dropped,
-            receivers: entries.map(|entry| receiver(entry, asked, &frames)).collect(),
+            frames: on_wire,
+            receivers,
             left_out: trace.left_out,
             steps: trace.steps,
         }
@@ -305,8 +307,26 @@ fn note_moves(shadow: &Shared, trace: &mut Trace) {
     }
 }
 
-/// What a port would be sent.
-fn receiver(entry: &Entry, asked: FrameIdx, frames: &FrameTable<'_>) -> Receiver {
+/// What would be sent, and to whom: a flood is copied once as it is, and once with its tag.
+fn sent_to(
+    entries: &[Entry],
+    asked: FrameIdx,
+    frames: &FrameTable<'_>,
+) -> (Vec<OnWire>, Vec<Receiver>) {
+    let (mut on_wire, mut receivers) = (Vec::new(), Vec::new());
+    let mut known = BTreeMap::new();
+    for entry in entries {
+        let frame = *known.entry((entry.frame, entry.tagged)).or_insert_with(|| {
+            on_wire.push(as_sent(entry, frames));
+            on_wire.len() - 1
+        });
+        receivers.push(Receiver { port: entry.port, made: entry.frame != asked, frame });
+    }
+    (on_wire, receivers)
+}
+
+/// A frame as it lies on the wire that an entry says.
+fn as_sent(entry: &Entry, frames: &FrameTable<'_>) -> OnWire {
     let frame = frames.get(entry.frame);
     let mut bytes = frame.bytes().to_vec();
     let tag = frame.vlan.filter(|_| entry.tagged && bytes.len() >= ADDRESSES_LEN);
@@ -316,7 +336,7 @@ fn receiver(entry: &Entry, asked: FrameIdx, frames: &FrameTable<'_>) -> Receiver
         bytes.splice(ADDRESSES_LEN..ADDRESSES_LEN, tag);
     }
     let summary = describe(&bytes, None);
-    Receiver { port: entry.port, made: entry.frame != asked, frame: bytes, summary }
+    OnWire { bytes, summary }
 }
 
 #[cfg(test)]

@@ -49,7 +49,7 @@ fn a_frame_to_a_station_is_followed_through_each_stage() {
     assert_eq!(stages(&told), ["admit", "guard", "learn", "lookup"]);
     assert_eq!(said(&told, Stage::LookUp), format!("{} lives behind port 2", mac(2)));
     assert_eq!(receivers(&told), [(2, false)]);
-    assert_eq!((told.dropped, told.taken, &told.receivers[0].frame), (None, false, &frame));
+    assert_eq!((told.dropped, told.taken, &told.frames[0].bytes), (None, false, &frame));
     let told = ask(&mut bench, 3, &plain(mac(1), mac(2)));
     let moved = format!("{} lives behind port 3; until now it lived behind port 2", mac(2));
     assert_eq!(said(&told, Stage::Learn), moved);
@@ -89,7 +89,7 @@ fn tags_are_told_as_each_port_would_see_them() {
     let told = ask(&mut bench, 1, &frame);
     assert_eq!(said(&told, Stage::Vlan), "of VLAN 10");
     assert_eq!(receivers(&told), [(2, false)]);
-    assert_eq!(told.receivers[0].frame[12..16], [0x81, 0, 0, 10]);
+    assert_eq!(told.frames[0].bytes[12..16], [0x81, 0, 0, 10]);
     let told = ask(&mut bench, 2, &frame);
     assert_eq!(
         (told.dropped, stages(&told).last()),
@@ -167,11 +167,11 @@ fn what_the_gateway_would_answer_is_shown() {
         arp(MacAddr::BROADCAST, mac(1), 1, (mac(1), v4(1)), (MacAddr([0; 6]), GATEWAY_V4));
     let told = ask(&mut bench, 1, &question);
     assert_eq!(receivers(&told), [(2, false), (1, true)]);
-    let answer = &told.receivers[1].summary;
+    let answer = &told.frames[told.receivers[1].frame].summary;
     assert!(answer.contains(&format!("ARP {GATEWAY_V4} is at {GATEWAY_MAC}")), "{answer}");
     let told = ask(&mut bench, 1, &datagram(1, GATEWAY_V4.into(), 53, &dns_query(7, "web.net0")));
     assert_eq!((receivers(&told), told.taken), (vec![(1, true)], true));
-    let answer = &told.receivers[0].summary;
+    let answer = &told.frames[told.receivers[0].frame].summary;
     assert!(answer.contains("DNS reply for web.net0.: answered, 1 records"), "{answer}");
 }
 
@@ -257,7 +257,7 @@ proptest! {
             let before = bench.counters(from).drops;
             bench.send(from, frame);
             let wires = bench.wires.iter().map(|(port, bytes, _)| (*port, bytes.clone()));
-            let foretold = told.receivers.iter().map(|to| (to.port.0, to.frame.clone()));
+            let foretold = told.receivers.iter().map(|to| (to.port.0, told.frames[to.frame].bytes.clone()));
             prop_assert_eq!(foretold.collect::<Vec<_>>(), wires.collect::<Vec<_>>());
             let after = bench.counters(from).drops;
             let struck = DropReason::ALL.iter().find(|r| after.get(**r) > before.get(**r));
@@ -265,6 +265,27 @@ proptest! {
             let handed = stages(&told).contains(&"out") && told.dropped.is_none();
             prop_assert!(handed || told.dropped.as_ref() == struck, "{told:?} {struck:?}");
         }
+    }
+}
+
+#[test]
+fn a_flood_is_copied_once_for_all_whom_it_reaches_alike() {
+    let mut bench = Bench::bare();
+    bench.network(0, false);
+    for port in 1..=200 {
+        let vlans = match port % 2 {
+            0 => VlanPolicy::Access(10),
+            _ => VlanPolicy::Trunk { allowed: vec![10], native: None },
+        };
+        bench.port_that(port, Conduct { vlans, ..Conduct::default() });
+    }
+    let told = ask(&mut bench, 2, &plain(MacAddr::BROADCAST, mac(2)));
+    assert_eq!(told.receivers.len(), 199);
+    let lens: Vec<usize> = told.frames.iter().map(|frame| frame.bytes.len()).collect();
+    let len = plain(MacAddr::BROADCAST, mac(2)).len();
+    assert_eq!(lens, [len + 4, len], "with the tag and without");
+    for to in told.receivers {
+        assert_eq!(to.frame, usize::from(to.port.0.is_multiple_of(2)));
     }
 }
 
