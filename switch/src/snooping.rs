@@ -32,7 +32,7 @@ use arrayvec::ArrayVec;
 
 use crate::command::GroupRow;
 use crate::frame::Frame;
-use crate::headers::Layout;
+use crate::headers::{Layout, ethertype};
 use crate::ids::{MacAddr, PortId, Time};
 use message::{Message, Wish};
 
@@ -50,6 +50,9 @@ pub const REPORTERS_MAX: usize = 8;
 
 /// How long a membership lasts that nobody repeats, where there is a querier; how long a router is known.
 pub const AGEING: Duration = Duration::from_secs(260);
+
+/// Where an IPv6 header says what follows it.
+const NEXT_HEADER_AT: usize = 6;
 
 /// One VLAN, and whether IPv6.
 type Domain = (u16, bool);
@@ -171,6 +174,21 @@ impl Snooping {
         }
     }
 
+    /// Hears a frame to a single station. What it says counts for nothing, but a question of MLD may put off that one's answer to
+    /// the querier, which is then no sign of its having left; of IGMP, hosts keep to the earlier time (RFC 3376, section 5.2).
+    pub fn overhear(&mut self, frame: &Frame<'_>, layout: &Layout, now: Time) {
+        // Hosts heed none without options, which stand first.
+        let next = frame.bytes().get(layout.l3 + NEXT_HEADER_AT);
+        let may_ask = layout.ethertype == ethertype::IPV6 && next == Some(&message::HOP_BY_HOP);
+        if !may_ask || self.routers.is_empty() || layout.tags(frame.vlan) > 1 {
+            return;
+        }
+        let Ok(Some(ip)) = layout.ip(frame.bytes()) else { return };
+        if let Some(Message::Query { general: true, .. }) = Message::of(&ip, frame, false) {
+            self.disturb((layout.vlan, true), now);
+        }
+    }
+
     /// How many memberships there are, aged ones that nobody has looked at included.
     pub fn len(&self) -> usize {
         self.memberships
@@ -282,8 +300,8 @@ impl Snooping {
         }
     }
 
-    /// A question that some hosts may answer late or never, and with it the one before (RFC 3810, section 6.2, lets them keep one
-    /// time for both).
+    /// A question that some hosts may answer late or never, and with it the one before: of MLD, Linux has one time for both, which
+    /// is the later question's.
     fn disturb(&mut self, domain: Domain, now: Time) {
         if let Some(routers) = self.routers.get_mut(&domain) {
             routers.since = now;

@@ -88,6 +88,9 @@ impl Walk<'_, '_, '_> {
             let limited = self.limit(&layout);
             self.told(Stage::Limit, limited, |_, ()| Vec::new())?;
         }
+        if let Some(snooping) = self.network.snooping.as_mut().filter(|_| !layout.dst.is_group()) {
+            snooping.overhear(self.turn.frames.get(self.idx), &layout, self.now);
+        }
         match verdict {
             Verdict::Unicast(to, leave) => {
                 self.turn.outbox.push_as(to, self.idx, leave);

@@ -26,7 +26,7 @@ const ALL_PIM_V6: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0xd);
 const ALL_MLD2: Ipv6Addr = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, 0x16);
 
 /// Hop-by-hop options, which MLD puts its router alert into (RFC 2711).
-const HOP_BY_HOP: u8 = 0;
+pub(super) const HOP_BY_HOP: u8 = 0;
 
 /// The longest that a query may let hosts wait with their answers to count: what is asked so every 125 s, which is the rule
 /// (RFC 3376, section 8.2), everybody has answered again before he has aged.

@@ -131,6 +131,15 @@ impl Rig {
         reached.map(|ports| ports.iter().map(|port| port.0).collect())
     }
 
+    /// A frame to a single station.
+    fn overhear(&mut self, frame: &[u8]) {
+        let mut bytes = frame.to_vec();
+        let len = bytes.len();
+        let frame = Frame::new(&mut bytes, 0, len);
+        let layout = Layout::of(frame.bytes(), None).unwrap();
+        self.snooping.overhear(&frame, &layout, self.now);
+    }
+
     /// Whom data to a group reaches.
     fn reach(&mut self, group: Ipv4Addr) -> Option<Vec<u32>> {
         self.hear(9, &data(group))
@@ -459,6 +468,31 @@ fn who_asks_again_before_the_hosts_have_answered_makes_nobody_age() {
         let of_v6 = first[12..14] == [0x86, 0xdd];
         let reached = if of_v6 { rig.reach6(H) } else { rig.reach(G) };
         assert_eq!(reached, (!ages).then(|| vec![1, 5]), "{delay} {again:02x?}");
+    }
+}
+
+#[test]
+fn who_keeps_a_single_host_from_answering_does_not_have_it_age() {
+    let mut whispered = query6_of(0xffff, &[2, 125, 0, 0]);
+    whispered[..6].copy_from_slice(&mac(1).0);
+    let mut specific = mld(5, ALL_NODES, 130, H);
+    specific[..6].copy_from_slice(&mac(1).0);
+    let mut plain = whispered.clone();
+    plain[20] = 58;
+    let mut of_v4 = query(5);
+    of_v4[..6].copy_from_slice(&mac(1).0);
+    for (frame, ages) in [(&whispered, false), (&specific, true), (&plain, true), (&of_v4, true)] {
+        let mut rig = Rig::new();
+        rig.overhear(frame);
+        assert!(rig.snooping.routers.is_empty(), "it makes nobody a router");
+        rig.hear(1, &mld(1, H, 131, H));
+        for _ in 0..3 {
+            rig.hear(5, &query6_of(10_000, &[]));
+            rig.now = rig.now + Duration::from_secs(1);
+            rig.overhear(frame);
+            rig.now = rig.now + Duration::from_secs(100);
+        }
+        assert_eq!(rig.reach6(H), (!ages).then(|| vec![1, 5]), "{frame:02x?}");
     }
 }
 

@@ -88,3 +88,47 @@ fn each_vlan_and_who_is_isolated_are_kept_apart() {
     assert_eq!(bench.send(1, data(1)), [], "the only member may not hear it");
     assert_eq!(receivers(&bench.send(3, data(3))), [2]);
 }
+
+/// A message of MLD, with the router alert.
+fn mld(port: u32, to: (MacAddr, Ipv6Addr), kind: u8, body: &[u8]) -> Vec<u8> {
+    let plain = icmpv6(to.0, mac(port), mac(port).link_local(), to.1, kind, body);
+    let mut frame = [&plain[..54], &[58, 0, 5, 2, 0, 0, 1, 0], &plain[54..]].concat();
+    (frame[19], frame[20], frame[21]) = (frame[19] + 8, 0, 1);
+    frame
+}
+
+#[test]
+fn a_question_to_one_member_alone_does_not_have_it_age() {
+    let group = Ipv6Addr::new(0xff05, 0, 0, 0, 0, 0, 1, 3);
+    let on_link = |last: u8| {
+        let group = Ipv6Addr::new(0xff02, 0, 0, 0, 0, 0, 0, last.into());
+        (MacAddr([0x33, 0x33, 0, 0, 0, last]), group)
+    };
+    let join = |port| {
+        let record = [&[0, 0, 0, 1, 4, 0, 0, 0][..], &group.octets()].concat();
+        mld(port, on_link(0x16), 143, &record)
+    };
+    let ask = |to, longest: u16| {
+        let body = [&longest.to_be_bytes()[..], &[0; 18], &[2, 125, 0, 0]].concat();
+        mld(3, to, 130, &body)
+    };
+    for asks in [false, true] {
+        let mut bench = with(true, snooping(), &plainly(3));
+        bench.send(2, join(2));
+        for _ in 0..3 {
+            assert_eq!(receivers(&bench.send(3, ask(on_link(1), 10_000))), [1, 2]);
+            bench.send(3, join(3));
+            if asks {
+                let whispered = ask((mac(2), on_link(1).1), u16::MAX);
+                assert_eq!(receivers(&bench.send(3, whispered)), [2]);
+            }
+            bench.now = bench.now + Duration::from_secs(100);
+        }
+        let to_group = MacAddr([0x33, 0x33, 0, 1, 0, 3]);
+        let mut data = Vec::new();
+        let builder = crate::testbed::packet(to_group, mac(1), v6(1).into(), group.into());
+        builder.udp(1, 2).write(&mut data, &[]).unwrap();
+        let expected: &[u32] = if asks { &[2, 3] } else { &[3] };
+        assert_eq!(receivers(&bench.send(1, data)), expected);
+    }
+}
