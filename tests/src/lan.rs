@@ -75,7 +75,10 @@ fn leave(policy: &VlanPolicy, frame: &Within) -> Option<Vec<u8>> {
         VlanPolicy::Access(own) | VlanPolicy::Tunnel(own) => {
             (*own == frame.vlan).then(|| frame.rest.clone())
         }
-        VlanPolicy::Trunk { native, .. } if *native == Some(frame.vlan) => Some(frame.rest.clone()),
+        VlanPolicy::Trunk { native, .. } if *native == Some(frame.vlan) => {
+            // Without its tag, one that has another would be of that one's VLAN.
+            outermost(&frame.rest).is_none().then(|| frame.rest.clone())
+        }
         VlanPolicy::Trunk { allowed, .. } => allowed.contains(&frame.vlan).then(tagged),
     }
 }
