@@ -36,10 +36,10 @@ use super::forward::{Client, Forwarding};
 use super::reply;
 
 /// Connections at once.
-const CONNECTIONS_MAX: usize = 64;
+const CONNECTIONS_MAX: usize = 128;
 
-/// Connections of one node at once.
-const NODE_CONNECTIONS_MAX: usize = 8;
+/// Connections of one node at once: some clients open their next handful before they close the one before.
+const NODE_CONNECTIONS_MAX: usize = 16;
 
 /// Largest query, bytes.
 const QUERY_MAX: usize = 4096;

@@ -287,30 +287,36 @@ fn states(clients: &mut [Client]) -> Vec<tcp::State> {
     clients.iter_mut().map(Client::state).collect()
 }
 
+/// As many as one node may have.
+const OWN: u16 = NODE_CONNECTIONS_MAX as u16;
+
 #[test]
-fn a_node_has_eight_connections_and_the_daemon_sixty_four() {
+fn a_node_has_sixteen_connections_and_the_daemon_eight_times_that() {
     let mut bench = bench(10);
     for port in 1..=8 {
-        let mut clients = open(&mut bench, port, 5000, 8);
-        assert_eq!(states(&mut clients), [tcp::State::Established; 8]);
+        let mut clients = open(&mut bench, port, 5000, OWN);
+        assert_eq!(states(&mut clients), [tcp::State::Established; NODE_CONNECTIONS_MAX]);
         if port == 1 {
-            let mut ninth = open(&mut bench, 1, 6000, 1);
-            assert_eq!(states(&mut ninth), [tcp::State::Closed], "reset");
+            let mut one_more = open(&mut bench, 1, 6000, 1);
+            assert_eq!(states(&mut one_more), [tcp::State::Closed], "reset");
             assert_eq!(bench.drops(1), [(DropReason::GatewayLimit, 1)]);
         }
     }
-    assert_eq!(bench.datapath.dns_connections(), 64);
+    assert_eq!(bench.datapath.dns_connections(), CONNECTIONS_MAX);
     bench.apply(Command::DetachPort(PortId(3)));
-    assert_eq!(bench.datapath.dns_connections(), 56);
+    assert_eq!(bench.datapath.dns_connections(), CONNECTIONS_MAX - NODE_CONNECTIONS_MAX);
 }
 
 #[test]
 fn whoever_has_most_gives_way_to_a_node_that_has_fewer() {
     let mut bench = bench(10);
-    let mut busy: Vec<Vec<Client>> = (1..=8).map(|port| open(&mut bench, port, 5000, 8)).collect();
+    let mut busy: Vec<Vec<Client>> =
+        (1..=8).map(|port| open(&mut bench, port, 5000, OWN)).collect();
     bench.now = bench.now + Duration::from_secs(1);
     // All but the third of the fifth node's are used again.
-    for (at, client) in busy.iter_mut().flatten().enumerate().filter(|(at, _)| *at != 4 * 8 + 2) {
+    for (at, client) in
+        busy.iter_mut().flatten().enumerate().filter(|(at, _)| *at != 4 * NODE_CONNECTIONS_MAX + 2)
+    {
         client.socket().send_slice(&message(&dns_query(at as u16, "db"))).unwrap();
         client.exchange(&mut bench);
     }
@@ -328,36 +334,38 @@ fn whoever_has_most_gives_way_to_a_node_that_has_fewer() {
     assert_eq!(late.state(), tcp::State::Established);
     let all = busy.iter_mut().flatten().map(Client::state).enumerate();
     let lost: Vec<_> = all.filter(|(_, state)| *state != tcp::State::Established).collect();
-    assert_eq!(lost, [(4 * 8 + 2, tcp::State::Closed)]);
-    assert_eq!(bench.datapath.dns_connections(), 64);
+    assert_eq!(lost, [(4 * NODE_CONNECTIONS_MAX + 2, tcp::State::Closed)]);
+    assert_eq!(bench.datapath.dns_connections(), CONNECTIONS_MAX);
     assert_eq!(bench.drops(9), []);
 }
 
 #[test]
 fn nobody_gives_way_to_a_node_that_would_have_as_many() {
-    let mut bench = bench(65);
-    for port in 1..=64 {
+    let all = CONNECTIONS_MAX as u32;
+    let mut bench = bench(all + 1);
+    for port in 1..=all {
         assert_eq!(states(&mut open(&mut bench, port, 5000, 1)), [tcp::State::Established]);
     }
-    assert_eq!(states(&mut open(&mut bench, 65, 5000, 1)), [tcp::State::Closed]);
-    assert_eq!(bench.drops(65), [(DropReason::GatewayLimit, 1)]);
+    assert_eq!(states(&mut open(&mut bench, all + 1, 5000, 1)), [tcp::State::Closed]);
+    assert_eq!(bench.drops(all + 1), [(DropReason::GatewayLimit, 1)]);
     assert_eq!(states(&mut open(&mut bench, 1, 5001, 1)), [tcp::State::Closed]);
-    assert_eq!(bench.datapath.dns_connections(), 64);
+    assert_eq!(bench.datapath.dns_connections(), CONNECTIONS_MAX);
 }
 
 #[test]
 fn a_client_that_comes_anew_as_it_leaves_finds_its_places_free() {
     let mut bench = bench(1);
-    let mut before = open(&mut bench, 1, 5000, 8);
-    let mut after: Vec<Client> =
-        (6000..6009).map(|from| Client::connect(1, from, GATEWAY_V4.into(), bench.now)).collect();
+    let mut before = open(&mut bench, 1, 5000, OWN);
+    let mut after: Vec<Client> = (6000..=6000 + OWN)
+        .map(|from| Client::connect(1, from, GATEWAY_V4.into(), bench.now))
+        .collect();
     before.iter_mut().for_each(|client| client.socket().close());
     let mut frames = Vec::new();
     for client in before.iter_mut().chain(&mut after) {
         client.stack.poll(instant(bench.now), &mut client.queue, &mut client.sockets);
         frames.extend(client.queue.from_client.drain(..).map(|packet| framed(1, &packet)));
     }
-    assert_eq!(frames.len(), 8 + 9, "farewells, and behind them greetings");
+    assert_eq!(frames.len(), 2 * NODE_CONNECTIONS_MAX + 1, "farewells, and behind them greetings");
     for frame in bench.batch(1, frames) {
         // Behind the Ethernet and IP headers: from which port, and to which.
         let to = u16::from_be_bytes([frame.1[36], frame.1[37]]);
@@ -372,17 +380,21 @@ fn a_client_that_comes_anew_as_it_leaves_finds_its_places_free() {
     for client in before.iter_mut().chain(&mut after) {
         client.exchange(&mut bench);
     }
-    assert_eq!(states(&mut before), [tcp::State::Closed; 8], "their last word was reset");
-    let mut expected = [tcp::State::Established; 9];
-    expected[8] = tcp::State::Closed;
+    assert_eq!(
+        states(&mut before),
+        [tcp::State::Closed; NODE_CONNECTIONS_MAX],
+        "their last word was reset"
+    );
+    let mut expected = [tcp::State::Established; NODE_CONNECTIONS_MAX + 1];
+    expected[NODE_CONNECTIONS_MAX] = tcp::State::Closed;
     assert_eq!(states(&mut after), expected);
-    assert_eq!(bench.datapath.dns_connections(), 8);
+    assert_eq!(bench.datapath.dns_connections(), NODE_CONNECTIONS_MAX);
 }
 
 #[test]
 fn a_connection_whose_answer_is_under_way_gives_way_to_none() {
     let mut bench = bench(1);
-    let mut before = open(&mut bench, 1, 5000, 8);
+    let mut before = open(&mut bench, 1, 5000, OWN);
     let mut frames = Vec::new();
     for client in &mut before {
         client.socket().send_slice(&message(&dns_query(7, "db"))).unwrap();
