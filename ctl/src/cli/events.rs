@@ -26,31 +26,31 @@ pub struct Events {
     until: Option<i64>,
     /// Show only what matches: type=container|network, event=ACTION, and by name or id node= (or container=) and network=.
     /// Several of one key are alternatives
-    #[arg(short, long, value_name = "K=V", value_parser = pair)]
+    #[arg(short, long, value_name = "K=V", value_parser = filter)]
     filter: Vec<(String, String)>,
     /// json (an object a line), or a template such as '{{.Action}}'
     #[arg(long)]
     format: Option<Format>,
 }
 
-/// Refuses a filter that could never match, for its words are none of ours.
-fn check((key, value): &(String, String)) -> Result<(), Failure> {
+/// Reads `KEY=VALUE`; refuses what could never match, for its words are none of ours.
+fn filter(text: &str) -> Result<(String, String), String> {
+    let (key, value) = pair(text)?;
     let (what, there) = match key.as_str() {
         "type" => ("type", Subject::ALL.iter().map(|subject| subject.word()).collect()),
         "event" => ("event", Action::ALL.iter().map(|action| action.word()).collect()),
-        key if KEYS.contains(&key) => return Ok(()),
+        word if KEYS.contains(&word) => return Ok((key, value)),
         _ => ("filter", KEYS.to_vec()),
     };
-    let given = if what == "filter" { key } else { value };
+    let given = if what == "filter" { &key } else { &value };
     if there.contains(&given.as_str()) {
-        return Ok(());
+        return Ok((key, value));
     }
-    Err(Failure::new(format!("there is no {what} {given:?}; there are {}", there.join(", "))))
+    Err(format!("there is no {what} {given:?}; there are {}", there.join(", ")))
 }
 
 impl Events {
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
-        self.filter.iter().try_for_each(check)?;
         let ends = [("since", self.since), ("until", self.until)];
         let asked = ends.iter().filter_map(|(key, at)| Some(format!("{key}={}", (*at)?)));
         let asked = asked.collect::<Vec<_>>().join("&");
@@ -213,27 +213,22 @@ mod tests {
 
     #[test]
     fn a_filter_that_could_never_match_is_refused_with_the_words_that_there_are() {
-        let said = |key: &str, value: &str| {
-            let checked = check(&(key.to_owned(), value.to_owned()));
-            checked.err().map(|failure| failure.message).unwrap_or_default()
-        };
+        let said = |text: &str| filter(text).unwrap_err();
         assert_eq!(
-            said("nodes", "db"),
+            said("nodes=db"),
             r#"there is no filter "nodes"; there are type, event, node, container, network"#
         );
+        assert_eq!(said("type=image"), r#"there is no type "image"; there are container, network"#);
         assert_eq!(
-            said("type", "image"),
-            r#"there is no type "image"; there are container, network"#
-        );
-        assert_eq!(
-            said("event", "leases"),
+            said("event=leases"),
             "there is no event \"leases\"; there are connect, create, decline, destroy, die, disconnect, expire, lease, loop, \
              loop-end, publish, release, rename, start, station-move, stop, storm, unpublish"
         );
         for (key, value) in
             [("type", "network"), ("event", "lease"), ("node", "?"), ("network", "x")]
         {
-            assert_eq!(said(key, value), "");
+            let read = (key.to_owned(), value.to_owned());
+            assert_eq!(filter(&format!("{key}={value}")), Ok(read));
         }
     }
 }
