@@ -201,11 +201,11 @@ fn fitted(mut lines: Vec<String>, size: Size) -> Vec<String> {
         lines.truncate(kept);
         lines.push(format!("{beyond} more: name a network or a node, or make the window larger"));
     }
-    lines.iter().map(|line| cut(line, size.columns)).collect()
+    lines.iter().map(|line| visible(line, size.columns)).collect()
 }
 
 /// The beginning of a line, as many characters as stand in a row; what a terminal obeys takes no room.
-fn cut(line: &str, columns: usize) -> String {
+fn visible(line: &str, columns: usize) -> String {
     let (mut kept, mut room, mut obeyed) = (String::new(), columns, false);
     for letter in line.chars() {
         obeyed |= letter == '\x1b';

@@ -1,6 +1,7 @@
 //! What can be asked of networks.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use portolan_switch::command::{Answer, FdbRow, FlowRow, Owner, Query};
 use portolan_switch::drops::DropCounts;
@@ -13,7 +14,7 @@ use crate::api::types::{
     DropEntry, FdbEntry, FlowEntry, GroupEntry, NameEntry, NetworkCreate, NetworkCreated,
     NetworkDetail,
 };
-use crate::topology::{Endpoint, Id, Network, NetworkFilter, Refusal, Removed};
+use crate::topology::{Endpoint, Id, Network, NetworkFilter, Node, Refusal, Removed};
 
 /// Rows of one page of the FDB.
 const PAGE: usize = 512;
@@ -36,9 +37,7 @@ impl Daemon {
         let (mut detail, network, ids) = {
             let control = self.control.lock().await;
             let network = control.topology.network(name)?;
-            let id = |(node, on): (&std::sync::Arc<crate::topology::Node>, &Endpoint)| {
-                Some((on.port?, node.id.to_string()))
-            };
+            let id = |(node, on): (&Arc<Node>, &Endpoint)| Some((on.port?, node.id.to_string()));
             let ids: BTreeMap<PortId, String> =
                 control.topology.members(network.id).filter_map(id).collect();
             (control.topology.network_detail(network), network.network_id(), ids)
@@ -69,15 +68,11 @@ impl Daemon {
     }
 
     /// Removes a network; with `force` the running nodes on it are disconnected first.
-    pub async fn remove_network(
-        self: &std::sync::Arc<Self>,
-        name: &str,
-        force: bool,
-    ) -> Result<(), Refusal> {
+    pub async fn remove_network(self: &Arc<Self>, name: &str, force: bool) -> Result<(), Refusal> {
         let members: Vec<Id> = {
             let control = self.control.lock().await;
             let network = control.topology.network(name)?.id;
-            let on_it = |node: &&std::sync::Arc<_>| -> bool { on_network(node, network) };
+            let on_it = |node: &&Arc<_>| -> bool { on_network(node, network) };
             control.topology.nodes().filter(on_it).map(|node| node.id).collect()
         };
         if force {
@@ -192,9 +187,7 @@ impl Daemon {
         let (network, nodes) = {
             let control = self.control.lock().await;
             let network = control.topology.network(name)?.network_id();
-            let name_of = |node: &std::sync::Arc<crate::topology::Node>| {
-                (Owner(node.handle), node.name.clone())
-            };
+            let name_of = |node: &Arc<Node>| (Owner(node.handle), node.name.clone());
             (network, control.topology.nodes().map(name_of).collect::<BTreeMap<_, _>>())
         };
         let now = portolan_switch::io::clock::now();
@@ -247,14 +240,12 @@ fn flow_entry(row: &FlowRow, node: String, idle: u64) -> FlowEntry {
     }
 }
 
-fn on_network(node: &crate::topology::Node, network: Id) -> bool {
+fn on_network(node: &Node, network: Id) -> bool {
     node.endpoint_on(network).is_some()
 }
 
 fn port_owners(control: &Control, network: Id) -> BTreeMap<PortId, String> {
-    let owner = |node: &std::sync::Arc<crate::topology::Node>| {
-        Some((node.endpoint_on(network)?.port?, node.name.clone()))
-    };
+    let owner = |node: &Arc<Node>| Some((node.endpoint_on(network)?.port?, node.name.clone()));
     control.topology.nodes().filter_map(owner).collect()
 }
 
