@@ -69,6 +69,28 @@ pub enum Wanted {
     Nothing,
 }
 
+/// What the daemon has under a name, an id or the start of an id.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub enum Lookup<T> {
+    /// This.
+    There(T),
+    /// Nothing.
+    Absent,
+    /// It does not say, since the word may mean several: the refusal that tells so.
+    Several(Failure),
+}
+
+impl<T> Lookup<T> {
+    /// The same of what is made of the thing.
+    pub fn map<U>(self, make: impl FnOnce(T) -> U) -> Lookup<U> {
+        match self {
+            Lookup::There(thing) => Lookup::There(make(thing)),
+            Lookup::Absent => Lookup::Absent,
+            Lookup::Several(refusal) => Lookup::Several(refusal),
+        }
+    }
+}
+
 /// How a capture ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum CaptureEnd {
@@ -150,12 +172,29 @@ impl Client {
 
     /// `GET path`; none where what it names is not there.
     pub fn get_if_there<T: DeserializeOwned>(&self, path: &str) -> Result<Option<T>, Failure> {
+        match self.look_up(path)? {
+            Lookup::There(found) => Ok(Some(found)),
+            Lookup::Absent => Ok(None),
+            Lookup::Several(refusal) => Err(refusal),
+        }
+    }
+
+    /// `GET path`, whose last part is a word that names a network or a node.
+    ///
+    /// # Errors
+    /// The daemon did not answer, or failed.
+    pub fn look_up<T: DeserializeOwned>(&self, path: &str) -> Result<Lookup<T>, Failure> {
         runtime()?.block_on(async {
             let response = exchange(&self.api, Method::GET, path, Bytes::new()).await?;
-            if response.status() == StatusCode::NOT_FOUND {
-                return Ok(None);
+            let status = response.status();
+            if status == StatusCode::NOT_FOUND {
+                return Ok(Lookup::Absent);
             }
-            read(accepted(response, path).await?, path).await.map(Some)
+            match accepted(response, path).await {
+                Ok(response) => read(response, path).await.map(Lookup::There),
+                Err(refusal) if status == StatusCode::BAD_REQUEST => Ok(Lookup::Several(refusal)),
+                Err(failure) => Err(failure),
+            }
         })
     }
 

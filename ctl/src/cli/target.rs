@@ -1,6 +1,6 @@
 //! What a word means that may name a network or a node.
 
-use portolan::api::client::{Client, Failure};
+use portolan::api::client::{Client, Failure, Lookup};
 use portolan::api::types::{NetworkDetail, NodeDetail};
 
 use super::segment;
@@ -11,43 +11,33 @@ use super::segment;
 /// There is neither, there are both of that name, or the daemon did not say.
 pub fn find(client: &Client, word: &str) -> Result<String, Failure> {
     let name = segment(word)?;
-    let network: Result<Option<NetworkDetail>, _> =
-        client.get_if_there(&format!("/v1/networks/{name}"));
-    let node: Result<Option<NodeDetail>, _> = client.get_if_there(&format!("/v1/nodes/{name}"));
-    let network_at = |it: NetworkDetail| (it.name, format!("/v1/networks/{}", it.id));
-    let node_at = |it: NodeDetail| (it.name, format!("/v1/nodes/{}", it.id));
-    choose(word, network.map(|it| it.map(network_at)), node.map(|it| it.map(node_at)))
+    let network = client.look_up::<NetworkDetail>(&format!("/v1/networks/{name}"))?;
+    let node = client.look_up::<NodeDetail>(&format!("/v1/nodes/{name}"))?;
+    let network = network.map(|it| (it.name, format!("/v1/networks/{}", it.id)));
+    choose(word, network, node.map(|it| (it.name, format!("/v1/nodes/{}", it.id))))
 }
 
-/// A name and its path, if there is such a thing, or why that cannot be said.
-type Found = Result<Option<(String, String)>, Failure>;
+/// A name and its path, if there is such a thing.
+type Found = Lookup<(String, String)>;
 
 /// Chooses of a network and a node what the word is meant to name. Where it is the start of several ids of one kind, it may be
 /// a full name of the other.
 fn choose(word: &str, network: Found, node: Found) -> Result<String, Failure> {
+    use Lookup::{Absent, Several, There};
     match (network, node) {
-        (Err(_), Ok(Some((name, path)))) | (Ok(Some((name, path))), Err(_)) if name == word => {
+        (Several(_), There((name, path))) | (There((name, path)), Several(_)) if name == word => {
             Ok(path)
         }
-        (network, node) => choose_of_both(word, network?, node?),
-    }
-}
-
-fn choose_of_both(
-    word: &str,
-    network: Option<(String, String)>,
-    node: Option<(String, String)>,
-) -> Result<String, Failure> {
-    match (network, node) {
-        (Some((network, path)), Some((node, other))) => match (network == word, node == word) {
+        (Several(refusal), _) | (_, Several(refusal)) => Err(refusal),
+        (There((network, path)), There((node, other))) => match (network == word, node == word) {
             (true, false) => Ok(path),
             (false, true) => Ok(other),
             _ => Err(Failure::new(format!(
                 "{word:?} is both a network and a node: give the id of the one you mean"
             ))),
         },
-        (Some((_, path)), None) | (None, Some((_, path))) => Ok(path),
-        (None, None) => Err(Failure::new(format!(
+        (There((_, path)), Absent) | (Absent, There((_, path))) => Ok(path),
+        (Absent, Absent) => Err(Failure::new(format!(
             "there is no network and no node {word:?}: `portolan network ls` and `portolan ps` list them"
         ))),
     }
@@ -57,10 +47,14 @@ fn choose_of_both(
 mod tests {
     use super::*;
 
+    fn found(name: &str, path: &str) -> Found {
+        Lookup::There((name.to_owned(), path.to_owned()))
+    }
+
     fn chosen(word: &str, network: Option<&str>, node: Option<&str>) -> Result<String, String> {
-        let network = network.map(|name| (name.to_owned(), "network".to_owned()));
-        let node = node.map(|name| (name.to_owned(), "node".to_owned()));
-        choose(word, Ok(network), Ok(node)).map_err(|failure| failure.message)
+        let network = network.map_or(Lookup::Absent, |name| found(name, "network"));
+        let node = node.map_or(Lookup::Absent, |name| found(name, "node"));
+        choose(word, network, node).map_err(|failure| failure.message)
     }
 
     #[test]
@@ -73,12 +67,12 @@ mod tests {
 
     #[test]
     fn a_full_name_wins_over_the_start_of_several_ids() {
-        let several = || Err(Failure::new("several"));
-        let named = |name: &str| Ok(Some((name.to_owned(), "path".to_owned())));
+        let several = || Lookup::Several(Failure::new("several"));
+        let named = |name: &str| found(name, "path");
         assert_eq!(choose("a", several(), named("a")).unwrap(), "path");
         assert_eq!(choose("a", named("a"), several()).unwrap(), "path");
         for (network, node) in
-            [(several(), named("web")), (several(), Ok(None)), (several(), several())]
+            [(several(), named("web")), (several(), Lookup::Absent), (several(), several())]
         {
             assert_eq!(choose("a", network, node).unwrap_err().message, "several");
         }
