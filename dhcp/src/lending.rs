@@ -6,6 +6,10 @@
 //! nobody answering within [`PROBE_WAIT`] is what makes it free. Time counts from when a question was fetched to be sent
 //! ([`Lending::next_probe`]), so that none that could not be sent counts. There is one client that waits for an address at a
 //! time, the one that it is held for in the table, so that the table's limits hold for questions too.
+//!
+//! Each question goes to everybody, so that only [`UNDER_QUESTION_MAX`] addresses are asked for at once: after a restart
+//! everybody comes at once, and what is asked too fast is lost on its way, and would count as unanswered. The others wait for
+//! their turn, which goes from port to port, so that a port that wants many holds up nobody who wants one.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
@@ -20,6 +24,10 @@ pub const PROBE_GAP: Duration = Duration::from_millis(200);
 
 /// How long all of that takes: less than the second after which the hastiest clients ask again.
 pub const PROBE_WAIT: Duration = PROBE_GAP.saturating_mul(PROBES);
+
+/// Addresses that are asked for at once: some fifty in a second, so that a few hundred machines have theirs before their patience
+/// ends.
+pub const UNDER_QUESTION_MAX: usize = 32;
 
 /// How long an address is lent to nobody after it was found in use.
 pub(crate) const SHUNNED: Duration = Duration::from_secs(600);
@@ -61,6 +69,8 @@ pub(crate) struct Waiting<W> {
     left: u32,
     /// When the next one is, or the wait is over; none where one is to be fetched.
     due: Option<Duration>,
+    /// It has been asked for, and so has one of the places of those that are.
+    is_begun: bool,
 }
 
 /// Whom one server lends addresses. `W` is what it has to keep of a message whose answer has to wait.
@@ -70,8 +80,14 @@ pub struct Lending<A, W> {
     waiting: BTreeMap<A, Waiting<W>>,
     /// Those that a question was asked for, by when they go on.
     due: BTreeSet<(Duration, A)>,
-    /// The others: addresses to be asked for.
+    /// Those that another question is to be asked for.
     asked: BTreeSet<A>,
+    /// Those that none was asked for yet, by the port of who waits.
+    queued: BTreeSet<(u32, A)>,
+    /// The port whose turn it was last.
+    turn: u32,
+    /// How many have been asked for.
+    begun: usize,
     changes: Vec<Change<A>>,
 }
 
@@ -82,6 +98,9 @@ impl<A: Address, W> Lending<A, W> {
             waiting: BTreeMap::new(),
             due: BTreeSet::new(),
             asked: BTreeSet::new(),
+            queued: BTreeSet::new(),
+            turn: u32::MAX,
+            begun: 0,
             changes: Vec::new(),
         }
     }
@@ -124,9 +143,29 @@ impl<A: Address, W> Lending<A, W> {
 
     /// The next address to be asked for on the wire: by ARP, or a neighbor solicitation.
     pub fn next_probe(&mut self, now: Duration) -> Option<A> {
-        let address = self.asked.pop_first()?;
+        let address = self.asked.pop_first().or_else(|| self.begin())?;
         self.schedule(address, now + PROBE_GAP);
         Some(address)
+    }
+
+    /// The address whose turn it is to be asked for first, where there is a place for one.
+    fn begin(&mut self) -> Option<A> {
+        if !self.may_begin() {
+            return None;
+        }
+        let following = self.turn.checked_add(1);
+        let behind = following.and_then(|port| self.queued.range((port, A::of(0))..).next());
+        let (port, address) = *behind.or_else(|| self.queued.first())?;
+        self.queued.remove(&(port, address));
+        self.turn = port;
+        self.waiting.get_mut(&address)?.is_begun = true;
+        self.begun += 1;
+        Some(address)
+    }
+
+    /// Whether an address waits for its turn, and there is a place for it.
+    fn may_begin(&self) -> bool {
+        self.begun < UNDER_QUESTION_MAX && !self.queued.is_empty()
     }
 
     /// What became of leases since the last call, in order.
@@ -136,7 +175,7 @@ impl<A: Address, W> Lending<A, W> {
 
     /// When something is due: a question to be asked, a wait to be over, or a lease to end.
     pub fn next_timeout(&self) -> Option<Duration> {
-        let asked = (!self.asked.is_empty()).then_some(Duration::ZERO);
+        let asked = (!self.asked.is_empty() || self.may_begin()).then_some(Duration::ZERO);
         let due = self.due.first().map(|(due, _)| *due);
         [asked, due, self.table.next_end()].into_iter().flatten().min()
     }
@@ -151,12 +190,16 @@ impl<A: Address, W> Lending<A, W> {
         if let Some(waiting) = self.waiting.get_mut(&address) {
             // One that was taken waits for another; whoever has it will ask again.
             if !waiting.taken {
+                if self.queued.remove(&(waiting.client.port, address)) {
+                    self.queued.insert((client.port, address));
+                }
                 (waiting.client, waiting.said) = (client, said);
             }
             return;
         }
-        self.asked.insert(address);
-        let waiting = Waiting { client, said, taken: false, left: PROBES - 1, due: None };
+        self.queued.insert((client.port, address));
+        let (left, due) = (PROBES - 1, None);
+        let waiting = Waiting { client, said, taken: false, left, due, is_begun: false };
         self.waiting.insert(address, waiting);
     }
 
@@ -164,6 +207,8 @@ impl<A: Address, W> Lending<A, W> {
     pub(crate) fn wait_no_more(&mut self, address: A) -> Option<Waiting<W>> {
         let waiting = self.waiting.remove(&address)?;
         self.asked.remove(&address);
+        self.queued.remove(&(waiting.client.port, address));
+        self.begun -= usize::from(waiting.is_begun);
         if let Some(due) = waiting.due {
             self.due.remove(&(due, address));
         }
@@ -253,6 +298,7 @@ impl<A: Address, W> Lending<A, W> {
     fn schedule(&mut self, address: A, at: Duration) {
         let Some(waiting) = self.waiting.get_mut(&address) else { return };
         self.asked.remove(&address);
+        self.queued.remove(&(waiting.client.port, address));
         if let Some(before) = waiting.due.replace(at) {
             self.due.remove(&(before, address));
         }
@@ -265,3 +311,6 @@ impl<A: Address, W> Lending<A, W> {
         self.changes.extend(changes);
     }
 }
+
+#[cfg(test)]
+mod tests;

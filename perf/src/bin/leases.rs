@@ -7,12 +7,15 @@ use std::net::Ipv4Addr;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use portolan_dhcp::lending::PROBE_WAIT;
+use portolan_dhcp::lending::{PROBE_WAIT, UNDER_QUESTION_MAX};
 use portolan_dhcp::service::Dhcp4;
 use portolan_dhcp::v4::{Origin, Reply, Server};
 
 /// Strangers behind one port: as many as one may have leases for.
 const BEHIND_PORT: u32 = 64;
+
+/// How long a machine waits before it asks again.
+const PATIENCE: Duration = Duration::from_secs(15);
 
 const GATEWAY: Ipv4Addr = Ipv4Addr::new(10, 0, 0, 1);
 
@@ -80,24 +83,33 @@ fn main() -> ExitCode {
             eprintln!("client {number} is refused");
         }
     }
-    let (mut offers, mut probes) = (Vec::<Reply>::new(), 0);
-    let end = now + PROBE_WAIT;
+    let (mut probes, mut addresses) = (0, vec![Ipv4Addr::UNSPECIFIED; count as usize]);
+    // Machines in one queue, each of which asks again while it waits, and takes what it is offered.
+    let end = now + PROBE_WAIT * (2 + count.div_ceil(UNDER_QUESTION_MAX as u32));
+    let mut again = now + PATIENCE;
     while now <= end {
-        offers.extend(std::iter::from_fn(|| server.run_out(now)));
+        while let Some(offer) = server.run_out(now) {
+            let number = offer.message.get(4..8).and_then(|xid| <[u8; 4]>::try_from(xid).ok());
+            let number = u32::from_be_bytes(number.unwrap_or_default());
+            let [a, b, c, d] = given(&offer).octets();
+            let [e, f, g, h] = GATEWAY.octets();
+            let request = message(number, 3, None, &[54, 4, e, f, g, h, 50, 4, a, b, c, d]);
+            if let Ok(Some(ack)) = server.receive(&request, origin(number), now) {
+                addresses[number as usize] = given(&ack);
+                lent += 1;
+            }
+        }
         probes += std::iter::from_fn(|| server.lending.next_probe(now)).count();
-        now = server.lending.next_timeout().unwrap_or(Duration::MAX);
-    }
-    now = end;
-    let mut addresses = vec![Ipv4Addr::UNSPECIFIED; offers.len()];
-    for offer in &offers {
-        let number = offer.message.get(4..8).and_then(|xid| <[u8; 4]>::try_from(xid).ok());
-        let number = u32::from_be_bytes(number.unwrap_or_default());
-        let [a, b, c, d] = given(offer).octets();
-        let [e, f, g, h] = GATEWAY.octets();
-        let request = message(number, 3, None, &[54, 4, e, f, g, h, 50, 4, a, b, c, d]);
-        if let Ok(Some(ack)) = server.receive(&request, origin(number), now) {
-            addresses[number as usize] = given(&ack);
-            lent += 1;
+        if lent == count {
+            break;
+        }
+        now = server.lending.next_timeout().unwrap_or(Duration::MAX).min(again);
+        if now == again {
+            again += PATIENCE;
+            for number in (0..count).filter(|at| addresses[*at as usize].is_unspecified()) {
+                let discover = message(number, 1, None, &[]);
+                _ = server.receive(&discover, origin(number), now);
+            }
         }
     }
     let leased = cpu() - begin;

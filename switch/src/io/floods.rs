@@ -16,7 +16,8 @@
 //! that, and one sender half of its network's part. A flood beyond that is dropped at each of its ports as the queue of a slow
 //! receiver would ([`DropReason::TxFull`]). Nobody waits. But those who flood all they may must not silence others, whose
 //! questions for addresses are floods too. So the first flood of a network has room whatever others hold, and the first of a
-//! sender has room beyond what others of its network hold, up to as much again.
+//! sender has room beyond what others of its network hold, up to as much again. What is nobody's, as the gateway's questions for
+//! addresses that it is about to lend, has that room whatever else is: these come in bursts, and are bounded where they are made.
 //!
 //! **Change.** A flood goes to the ports of the time it came at. A port that is closed drops its sending half, and that is how the
 //! thread knows; the frame counts as [`DropReason::TxDown`], nowhere near whoever has the port's number by then. So neither a
@@ -54,6 +55,10 @@ const SHARE: usize = 2;
 
 /// The part of each of these that one sender may have on a network.
 const SENDER_SHARE: usize = 2 * SHARE;
+
+/// How often each of these there may be on one network where it is of no sender: half a second, for questions for addresses of both
+/// families at once.
+const OWN_SHARE: usize = 2;
 
 /// How often each of these there may be on all networks together, where senders have none waiting: a second.
 const RESERVE: usize = 4;
@@ -205,6 +210,9 @@ impl Floods {
         }
         let one = Load::of(ports, bytes);
         let (all, of_network) = (sum(&|_| true).and(one), of_network.and(one));
+        if whence.sender.is_none() {
+            return of_network.within(OWN_SHARE, 1) && all.within(RESERVE, 1);
+        }
         let of_sender = sum(&|other| *other == whence);
         if of_sender.floods == 0 {
             return of_network.within(1, 1) && all.within(RESERVE, 1);

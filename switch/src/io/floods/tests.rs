@@ -197,6 +197,27 @@ fn so_much_may_wait_and_one_network_has_half_of_it_and_one_sender_a_quarter() {
 }
 
 #[test]
+fn a_burst_of_questions_of_no_sender_has_room_beside_who_floods_all_he_may() {
+    let (mut bench, (slow, at_slow)) = (Bench::new(), port());
+    let clogged = clog(&slow, &mut bench);
+    let (gone, _) = port();
+    let own = Whence { network: Some(NetworkId(0)), sender: None };
+    (1..=4).for_each(|sender| {
+        bench.push_of((0, sender), 1, 60, often(PORTS_MAX / SENDER_SHARE, &gone));
+    });
+    let questions = PORTS_MAX / 1000;
+    let mut bytes = [1; 60];
+    for at in 0..questions {
+        assert!(bench.floods.has_room(own, 1000, 60), "question {at}");
+        bench.floods.push(own, &Frame::new(&mut bytes, 0, 60), often(1000, &gone));
+    }
+    let left = PORTS_MAX - questions * 1000;
+    assert!(bench.floods.has_room(own, left, 60));
+    assert!(!bench.floods.has_room(own, left + 1, 60), "up to half a second of the network's");
+    (0..clogged).for_each(|_| assert_eq!(received(&at_slow), [0; 60]));
+}
+
+#[test]
 fn floods_to_few_open_ports_are_bounded_in_number() {
     let (mut bench, (gone, _)) = (Bench::new(), port());
     let mut pushed = 0;
