@@ -6,7 +6,7 @@
 //!
 //! The capture ends when the client goes away; when it has taken nothing for [`STALL_MAX`] (it is told so, should it ever read
 //! on); when it asks for the end, and is then sent what was left with the final counts; or when the network or node that it is
-//! of is no more.
+//! of is no more. The last two are heard also while the task waits for the client, who then has [`REST_MAX`] to go on.
 
 mod pcapng;
 
@@ -34,6 +34,9 @@ const CHUNKS_MAX: usize = 2;
 
 /// How long a client may take nothing before its capture ends: a place among the captures is not held by one that is stopped.
 const STALL_MAX: Duration = Duration::from_secs(30);
+
+/// How long a client may take nothing of what is left of a capture that ends: our own waits no longer for it either.
+const REST_MAX: Duration = Duration::from_secs(5);
 
 /// Bytes of each frame that are kept unless the client says otherwise: all of a packet of the usual size, and of a superframe
 /// as much.
@@ -251,8 +254,8 @@ impl Daemon {
         let daemon = Arc::clone(self);
         tokio::spawn(async move {
             let (plane, captures) = (&daemon.plane, &daemon.captures);
-            let mut task = Task { plane, captures, id, writer, stalled: false };
-            if let Err(error) = task.run(taken, &chunks_in, &end).await {
+            let mut task = Task { plane, captures, id, writer, end, ending: false, stalled: None };
+            if let Err(error) = task.run(taken, &chunks_in).await {
                 say(format_args!("capture {}: {error}", id.0));
             }
             daemon.captures.forget(id);
@@ -267,8 +270,12 @@ struct Task<'a> {
     captures: &'a Captures,
     id: CaptureId,
     writer: Pcapng,
-    /// The client has taken nothing for too long: what comes is counted as lost.
-    stalled: bool,
+    /// What the capture is ended by.
+    end: Arc<Notify>,
+    /// The dataplane was told to end it.
+    ending: bool,
+    /// The client has taken nothing for so long, which is too long: what comes is counted as lost.
+    stalled: Option<Duration>,
 }
 
 impl Task<'_> {
@@ -277,28 +284,26 @@ impl Task<'_> {
         &mut self,
         mut taken: mpsc::UnboundedReceiver<Taken>,
         chunks: &mpsc::Sender<Bytes>,
-        end: &Notify,
     ) -> Result<(), PcapNgWriteError> {
         for _ in 0..BUFFERS {
             self.plane.lend(self.id, CaptureBuffer::default()).await;
         }
         let last = chunks.clone().reserve_owned().await.ok();
-        let mut ending = !self.send(chunks).await;
-        if ending {
-            self.plane.end_capture(self.id).await;
+        if !self.send(chunks).await {
+            self.stop().await;
         }
         let mut failed = Ok(());
         loop {
             let next = tokio::select! {
-                () = chunks.closed(), if !ending => None,
-                () = end.notified(), if !ending => None,
+                () = chunks.closed(), if !self.ending => None,
+                () = self.end.notified(), if !self.ending => None,
                 next = taken.recv() => Some(next),
             };
             match next {
                 Some(Some(Taken::Buffer(buffer))) => {
                     failed = failed.and(self.write(&buffer));
                     let heard = failed.is_ok() && self.send(chunks).await;
-                    if !ending {
+                    if !self.ending {
                         self.plane.lend(self.id, buffer).await;
                         if heard {
                             continue;
@@ -315,9 +320,8 @@ impl Task<'_> {
                     if self.send(chunks).await {
                         return failed;
                     }
-                    if self.stalled {
-                        let seconds = STALL_MAX.as_secs();
-                        let why = format!("its reader took nothing for {seconds} s");
+                    if let Some(time) = self.stalled {
+                        let why = format!("its reader took nothing for {} s", time.as_secs());
                         say(format_args!("capture {} is over: {why}", self.id.0));
                         failed = failed.and(self.writer.remark(now, &why));
                     }
@@ -329,14 +333,19 @@ impl Task<'_> {
                 Some(None) => return failed,
                 None => {}
             }
-            if !std::mem::replace(&mut ending, true) {
-                self.plane.end_capture(self.id).await;
-            }
+            self.stop().await;
+        }
+    }
+
+    /// Has the dataplane end the capture, once.
+    async fn stop(&mut self) {
+        if !std::mem::replace(&mut self.ending, true) {
+            self.plane.end_capture(self.id).await;
         }
     }
 
     fn write(&mut self, buffer: &CaptureBuffer) -> Result<(), PcapNgWriteError> {
-        if self.stalled {
+        if self.stalled.is_some() {
             let unread: Vec<(PortId, u64)> = buffer.records().map(|r| (r.port, 1)).collect();
             self.lose(&unread)?;
             return self.lose(buffer.lost());
@@ -359,19 +368,32 @@ impl Task<'_> {
 
     /// Sends what was written; false where nobody reads it, or nobody did for too long.
     async fn send(&mut self, chunks: &mpsc::Sender<Bytes>) -> bool {
-        if self.stalled {
+        if self.stalled.is_some() {
             return false;
         }
-        match tokio::time::timeout(STALL_MAX, chunks.reserve()).await {
-            Ok(Ok(room)) => {
-                room.send(Bytes::from(self.writer.take()));
-                true
-            }
-            Ok(Err(_)) => false,
-            Err(_) => {
-                self.stalled = true;
-                false
-            }
+        loop {
+            let patience = if self.ending { REST_MAX } else { STALL_MAX };
+            let room = tokio::select! {
+                room = tokio::time::timeout(patience, chunks.reserve()) => room,
+                () = self.end.notified(), if !self.ending => {
+                    self.stop().await;
+                    continue;
+                }
+            };
+            return match room {
+                Ok(Ok(room)) => {
+                    room.send(Bytes::from(self.writer.take()));
+                    true
+                }
+                Ok(Err(_)) => false,
+                Err(_) => {
+                    self.stalled = Some(patience);
+                    false
+                }
+            };
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
