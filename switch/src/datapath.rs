@@ -7,7 +7,7 @@
 //! A network owns its ports and names no others, so that no lookup can leave it. All the datapath adds is where a port is
 //! found, and what networks share: the names, the pool of DNS connections, the events and the balance of frames.
 //!
-//! Commands are staged until their commit and then applied at once, so that no frame sees half a change. They were validated
+//! Commands are staged until their commit and then applied at once, so that no frame sees half a group. They were validated
 //! against the desired state before they came here: one that does not fit is a bug, and asserted.
 
 mod capturing;

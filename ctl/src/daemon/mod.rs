@@ -2,8 +2,8 @@
 //!
 //! Theory of operation. There is one desired state ([`Topology`]), behind one lock. A change is worked out on a copy, saved,
 //! turned into commands by the pure diff, sent down, and only then becomes the state; so what a client was told is on disk,
-//! and the dataplane never hears of half a change. Slow work (making a wire, opening or closing its ring) is done outside the
-//! lock, on threads for blocking work.
+//! and the dataplane never acts on half a group of commands. Slow work (making a wire, opening or closing its ring) is done
+//! outside the lock, on threads for blocking work.
 //!
 //! Every descriptor that must outlive this process is held by the keeper too ([`held`]): listeners, wires, pidfds. A daemon that
 //! starts after another one died finds them again by their keys, and goes on where that one stopped.

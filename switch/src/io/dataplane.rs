@@ -3,8 +3,8 @@
 //! Each pass: sleep until something is to be done; read the clock once; take a bounded number of messages from the control
 //! side; serve each ready port in turn with a bounded batch, from receipt to sending; serve a bounded number of the host's
 //! sockets that have news, each with an arena of frames; fire the core's timers if they are due; count what became of floods to
-//! many ports, which another thread sends (`floods`); hand up what is to be told. But for those floods there is no queue between
-//! receiving and sending, and there is no tick: with nothing due, the loop sleeps for ever.
+//! many ports (`floods` has why another thread sends them); hand up what is to be told. There is no other queue between receiving
+//! and sending, and no tick: with nothing due, the loop sleeps for ever.
 //!
 //! Readiness is edge-triggered: a port stays in the list of ready ones until its ring was found empty, and a socket in its
 //! own list until the core has no more to do for it; as long as either list is not empty the loop does not sleep.
