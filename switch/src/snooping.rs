@@ -15,8 +15,9 @@
 //!
 //! What a port says counts for that port alone. Behind one there may be several hosts, so that each is remembered by its
 //! hardware address, and the port leaves a group with the last of them; where there are more than [`REPORTERS_MAX`], it stays
-//! until it ages or goes. Nobody can thus have others sent less, whatever he sends: a query counts only where the hosts
-//! will answer it in time, and what they might take for another's report goes to the routers alone, however it is sent.
+//! until it ages or goes. Nobody can thus have others sent less, whatever he sends: a query has memberships age only where the
+//! hosts will answer it in time, and what they might take for another's report goes to the routers alone, however it is sent.
+//! Whoever asks hosts of all groups is a router all the same, though they may leave its query unanswered.
 //!
 //! Limits never cost anybody a frame. A port that asks for more groups than it may, or has most of them when the network has
 //! all it may, is sent every group from then on, and nothing more is remembered of it. No timer runs: what has aged is
@@ -147,10 +148,13 @@ impl Snooping {
         let to_group = ip.dst.is_multicast() && hardware(ip.dst) == layout.dst;
         let domain = (layout.vlan, ip.dst.is_ipv6());
         match Message::of(&ip, frame, to_group) {
-            Some(Message::Query { general, within }) => {
+            Some(Message::Query { general, within, routes }) => {
                 if let Some(within) = within.filter(|_| !isolated) {
                     self.ask(domain, port, within, now);
                 } else if general {
+                    if routes && !isolated {
+                        self.route(domain, port, false, now);
+                    }
                     self.disturb(domain, now);
                 }
                 None

@@ -51,6 +51,9 @@ pub enum Message<'m> {
         /// The time within which every host answers; none where some may answer later or never. Only where there is one does it
         /// count as the querier.
         within: Option<Duration>,
+        /// Whether a router asks all hosts so, which is to be sent all groups even where some need not heed it (RFC 4541,
+        /// section 2.1.1).
+        routes: bool,
     },
     /// A router greets another.
     Greeting,
@@ -77,7 +80,7 @@ impl<'m> Message<'m> {
     pub fn of(ip: &Ip, frame: &'m Frame<'_>, to_group: bool) -> Option<Message<'m>> {
         match Message::sound(ip, frame) {
             Some(Message::Query { general, .. }) if !to_group => {
-                Some(Message::Query { general, within: None })
+                Some(Message::Query { general, within: None, routes: false })
             }
             Some(message) if to_group => Some(message),
             _ => Message::astray(ip, frame.bytes()),
@@ -93,7 +96,7 @@ impl<'m> Message<'m> {
             (IpAddr::V4(_), protocol::IGMP, 0x11) | (IpAddr::V6(_), protocol::ICMPV6, 130)
                 if ip.is_fragment() =>
             {
-                Some(Message::Query { general: true, within: None })
+                Some(Message::Query { general: true, within: None, routes: false })
             }
             _ => None,
         }
@@ -245,9 +248,9 @@ fn igmp<'m>(src: Ipv4Addr, dst: Ipv4Addr, message: &'m [u8], heeded: bool) -> Op
     match message[0] {
         0x11 => {
             let nobodys = src.is_unspecified() || src.is_loopback() || src.octets()[0] >= 224;
-            let sound = dst == ALL_HOSTS && !nobodys && heeded && group.is_unspecified();
-            let within = if sound { within_v4(message) } else { None };
-            Some(Message::Query { general: group.is_unspecified(), within })
+            let routes = dst == ALL_HOSTS && !nobodys && group.is_unspecified();
+            let within = if routes && heeded { within_v4(message) } else { None };
+            Some(Message::Query { general: group.is_unspecified(), within, routes })
         }
         0x12 | 0x16 if dst == group => Some(Message::One(group.into(), Wish::Join)),
         0x17 if dst == ALL_ROUTERS || dst == group => Some(Message::One(group.into(), Wish::Leave)),
@@ -266,9 +269,9 @@ fn mld<'m>(src: Ipv6Addr, dst: Ipv6Addr, message: &'m [u8]) -> Option<Message<'m
     let group = Ipv6Addr::from(bytes_at::<16>(message, 8)?);
     match message[0] {
         130 => {
-            let sound = dst == ALL_NODES_V6 && !src.is_unspecified() && group.is_unspecified();
-            let within = if sound { within_v6(message) } else { None };
-            Some(Message::Query { general: group.is_unspecified(), within })
+            let routes = dst == ALL_NODES_V6 && !src.is_unspecified() && group.is_unspecified();
+            let within = if routes { within_v6(message) } else { None };
+            Some(Message::Query { general: group.is_unspecified(), within, routes })
         }
         131 if dst == group => Some(Message::One(group.into(), Wish::Join)),
         132 if dst == ALL_ROUTERS_V6 => Some(Message::One(group.into(), Wish::Leave)),

@@ -437,6 +437,54 @@ fn only_a_query_that_every_host_answers_in_time_counts() {
     }
 }
 
+/// Whom both groups reach when port 1 wants them and port 5, isolated or not, has sent this.
+fn reached_after(frame: &[u8], isolated: bool) -> [Option<Vec<u32>>; 2] {
+    let mut rig = Rig::new();
+    rig.hear(1, &join(1, G));
+    rig.hear(1, &mld(1, H, 131, H));
+    let mut bytes = frame.to_vec();
+    let len = bytes.len();
+    let frame = Frame::new(&mut bytes, 0, len);
+    let layout = Layout::of(frame.bytes(), None).unwrap();
+    assert_eq!(rig.snooping.hear(&frame, &layout, (PortId(5), isolated), rig.now), None);
+    let reached = [rig.reach(G), rig.reach6(H)];
+    rig.now = rig.now + LONG;
+    assert_eq!([rig.reach(G), rig.reach6(H)], [Some(vec![1]), Some(vec![1])], "it is forgotten");
+    reached
+}
+
+#[test]
+fn a_router_whose_query_hosts_need_not_heed_is_sent_all_groups_but_makes_nobody_age() {
+    let general =
+        |code, behind: &[u8]| query_of([&[0x11, code, 0, 0, 0, 0, 0, 0], behind].concat());
+    let mut far = general(100, &[]);
+    far[22] = 2;
+    mend_header(&mut far);
+    let mut unmarked = general(100, &[]);
+    unmark(&mut unmarked);
+    let alone = || Some(vec![1]);
+    let with_router = || Some(vec![1, 5]);
+    let queries =
+        [far, unmarked, general(0xff, &[2, 125, 0, 0]), general(100, &[2, 125, 0, 1, 10, 0, 0, 9])];
+    for query in &queries {
+        assert_eq!(reached_after(query, false), [with_router(), alone()], "{query:02x?}");
+        assert_eq!(reached_after(query, true), [alone(), alone()], "it reaches not all hosts");
+    }
+    let sources = [&[2, 125, 0, 1][..], &[0x20; 16]].concat();
+    for query in &[query6_of(0xffff, &[2, 125, 0, 0]), query6_of(10_000, &sources)] {
+        assert_eq!(reached_after(query, false), [alone(), with_router()], "{query:02x?}");
+        assert_eq!(reached_after(query, true), [alone(), alone()], "it reaches not all hosts");
+    }
+    let message = general(100, &[])[38..].to_vec();
+    for query in [
+        ipv4(mac(5), NONE, ALL_HOSTS, 2, &message),
+        ipv4(mac(5), v4(5), ALL_ROUTERS, 2, &message),
+        igmp(5, ALL_HOSTS, 0x11, G),
+    ] {
+        assert_eq!(reached_after(&query, false), [alone(), alone()], "{query:02x?}");
+    }
+}
+
 #[test]
 fn who_asks_again_before_the_hosts_have_answered_makes_nobody_age() {
     let sound = query6_of(10_000, &[2, 125, 0, 0]);
