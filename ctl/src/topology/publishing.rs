@@ -4,8 +4,8 @@
 //! answers go; a network that is not wired yet counts only for what is to come. A publication is in the plan while its ports
 //! are open and its node has a front; when the front changes, it is published anew under the same handle.
 
-use std::collections::BTreeSet;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use portolan_switch::command::{Owner, Publication, PublicationId, Transport, Zone};
@@ -40,21 +40,12 @@ pub struct Published {
 }
 
 /// What a mapping has, or would have to itself: where it could not be opened, nothing.
-fn host_ports(mapping: &Mapping) -> Vec<(u16, u16)> {
-    if mapping.fault.is_some() {
-        return Vec::new();
-    }
-    if mapping.runs.is_empty() {
-        return mapping
-            .wish
-            .fixed_ports()
-            .map(|all| (*all.start(), *all.end()))
-            .into_iter()
-            .collect();
-    }
-    let ends =
-        |run: &Run| (run.host_port, run.host_port.saturating_add(run.count.saturating_sub(1)));
-    mapping.runs.iter().map(ends).collect()
+fn host_ports(mapping: &Mapping) -> impl Iterator<Item = RangeInclusive<u16>> {
+    let there = mapping.fault.is_none();
+    let wished = mapping.wish.fixed_ports().filter(|_| there && mapping.runs.is_empty());
+    let run_of =
+        |run: &Run| run.host_port..=run.host_port.saturating_add(run.count.saturating_sub(1));
+    mapping.runs.iter().filter(move |_| there).map(run_of).chain(wished)
 }
 
 /// Whether a mapping stands in the way of a wish.
@@ -63,8 +54,7 @@ fn in_the_way(mapping: &Mapping, wish: &PortWish) -> bool {
     mapping.wish.transport == wish.transport
         && addresses_meet(mapping.wish.address, wish.address)
         && host_ports(mapping)
-            .iter()
-            .any(|(first, last)| first <= wanted.end() && wanted.start() <= last)
+            .any(|ports| ports.start() <= wanted.end() && wanted.start() <= ports.end())
 }
 
 impl Topology {
@@ -310,15 +300,14 @@ impl Topology {
         true
     }
 
+    /// A handle that nothing has. It is asked for hundreds at a time where there are thousands: looking through these is enough,
+    /// since the next one is as a rule free.
     fn next_publication(&mut self) -> u32 {
-        let all = self.nodes.values().flat_map(|node| node.publications.iter());
-        let taken: BTreeSet<u32> = all
-            .flat_map(|m| m.runs.iter().map(|run| run.handle).chain(std::iter::once(m.handle)))
-            .collect();
         loop {
             let next = self.counters.last_publication % HANDLES + 1;
             self.counters.last_publication = next;
-            if !taken.contains(&next) {
+            let has = |m: &Mapping| m.handle == next || m.runs.iter().any(|run| run.handle == next);
+            if !self.nodes.values().any(|node| node.publications.iter().any(has)) {
                 return next;
             }
         }
@@ -461,7 +450,7 @@ impl Topology {
         let has = |mapping: &Mapping| {
             mapping.wish.transport == transport
                 && mapping.open.iter().any(|open| addresses_meet(Some(*open), Some(address)))
-                && host_ports(mapping).iter().any(|(first, last)| (*first..=*last).contains(&port))
+                && host_ports(mapping).any(|ports| ports.contains(&port))
         };
         self.nodes.values().find(|node| node.publications.iter().any(has)).map(|node| &**node)
     }
