@@ -326,7 +326,7 @@ pub enum Query {
         /// Which network.
         network: NetworkId,
         /// The last row of the page before.
-        after: Option<(u16, IpAddr, PortId)>,
+        after: Option<GroupPlace>,
         /// Rows at most.
         limit: usize,
     },
@@ -350,7 +350,7 @@ pub enum Answer {
     Fdb(Vec<FdbRow>),
     /// Leases, in order of address.
     Leases(Vec<LeaseRow>),
-    /// Members of groups and routers, in order.
+    /// Members of groups, routers, and who is sent everything, in order.
     Groups(Vec<GroupRow>),
     /// One row a port, in order, and what was dropped with no port left to name.
     Counters {
@@ -416,17 +416,51 @@ pub struct FdbRow {
     pub seen: Option<Time>,
 }
 
-/// One port that is sent a group, or all groups of a family.
+/// Why a port is sent a group.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub enum GroupKind {
+    /// It asked for it.
+    Member,
+    /// A router was heard behind it: it is sent all groups of a VLAN and a family.
+    Router,
+    /// It asked for more than is remembered of one port, and is sent all groups.
+    Everything,
+}
+
+impl GroupKind {
+    /// Its name in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            GroupKind::Member => "member",
+            GroupKind::Router => "router",
+            GroupKind::Everything => "everything",
+        }
+    }
+}
+
+/// Where a [`GroupRow`] stands in the order of all: by kind, VLAN, group and port.
+pub type GroupPlace = (GroupKind, u16, IpAddr, PortId);
+
+/// One port that is sent a group, or many.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct GroupRow {
-    /// VLAN id, 0 for none.
+    /// Why.
+    pub kind: GroupKind,
+    /// VLAN id, 0 for none; 0 for who is sent everything, in whichever VLAN.
     pub vlan: u16,
-    /// The group; the unspecified address of the family for a router, which is sent all of them.
+    /// The group; the unspecified address of the family for a router, and 0.0.0.0 for who is sent everything.
     pub group: IpAddr,
     /// Which port.
     pub port: PortId,
-    /// When it last asked for the group; of a router, when it was last heard.
+    /// When it last asked for the group; when a router was last heard; since when a port is sent everything.
     pub seen: Time,
+}
+
+impl GroupRow {
+    /// Where it stands.
+    pub fn place(&self) -> GroupPlace {
+        (self.kind, self.vlan, self.group, self.port)
+    }
 }
 
 /// One address that a host was given by DHCP.

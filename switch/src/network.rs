@@ -16,8 +16,8 @@ use std::net::IpAddr;
 use portolan_nat::icmp_error::Reason;
 
 use crate::command::{
-    Answer, Carriage, FdbRow, GroupRow, LeaseRow, Mode, NetworkSpec, NetworkTally, PortSpec,
-    ServiceSpec, StormLimits,
+    Answer, Carriage, FdbRow, GroupPlace, GroupRow, LeaseRow, Mode, NetworkSpec, NetworkTally,
+    PortSpec, ServiceSpec, StormLimits,
 };
 use crate::datapath::Shared;
 use crate::drops::{DropCounts, DropReason};
@@ -290,13 +290,8 @@ impl Network {
         self.stations.page(after, limit.min(PAGE_MAX), now)
     }
 
-    /// At most `limit` members of groups and routers behind `after`; nobody where groups are not snooped.
-    pub fn groups(
-        &self,
-        after: Option<(u16, IpAddr, PortId)>,
-        limit: usize,
-        now: Time,
-    ) -> Vec<GroupRow> {
+    /// At most `limit` rows of who is sent which groups behind `after`; nobody where groups are not snooped.
+    pub fn groups(&self, after: Option<GroupPlace>, limit: usize, now: Time) -> Vec<GroupRow> {
         let snooping = self.snooping.as_ref();
         snooping.map_or_else(Vec::new, |groups| groups.rows(after, limit.min(PAGE_MAX), now))
     }

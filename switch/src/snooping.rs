@@ -31,7 +31,7 @@ use std::time::Duration;
 
 use arrayvec::ArrayVec;
 
-use crate::command::GroupRow;
+use crate::command::{GroupKind, GroupPlace, GroupRow};
 use crate::frame::Frame;
 use crate::headers::{Layout, ethertype};
 use crate::ids::{MacAddr, PortId, Time};
@@ -100,8 +100,8 @@ impl Routers {
 struct Tally {
     memberships: usize,
     routed: usize,
-    /// It is sent every group.
-    everything: bool,
+    /// Since when it is sent every group, if it is.
+    everything: Option<Time>,
 }
 
 /// Who is a member of which groups, on one network.
@@ -220,55 +220,60 @@ impl Snooping {
         if let Some(routers) = self.routers.get(&(group.0, group.1.is_ipv6())) {
             self.receivers.extend(routers.known(now));
         }
-        let everything = self.ports.iter().filter(|(_, tally)| tally.everything);
+        let everything = self.ports.iter().filter(|(_, tally)| tally.everything.is_some());
         self.receivers.extend(everything.map(|(port, _)| *port));
         self.receivers.sort_unstable();
         self.receivers.dedup();
         Some(&self.receivers)
     }
 
-    /// At most `limit` rows behind `after`: the members of groups by VLAN, group and port, and then the routers, each family of
-    /// a VLAN for itself.
-    pub fn rows(
-        &self,
-        after: Option<(u16, IpAddr, PortId)>,
-        limit: usize,
-        now: Time,
-    ) -> Vec<GroupRow> {
-        let (after_member, after_router) = match after {
-            Some((_, group, _)) if group.is_unspecified() => (None, after),
-            _ => (Some(after), None),
+    /// At most `limit` rows behind `after`: the members of groups by VLAN, group and port, then the routers, each family of a VLAN
+    /// for itself, and then who is sent everything.
+    pub fn rows(&self, after: Option<GroupPlace>, limit: usize, now: Time) -> Vec<GroupRow> {
+        let from = match after {
+            None => Some((0, Ipv4Addr::UNSPECIFIED.into())),
+            Some((GroupKind::Member, vlan, group, _)) => Some((vlan, group)),
+            Some((GroupKind::Router | GroupKind::Everything, ..)) => None,
         };
-        let is_behind = |row: &GroupRow, after: Option<(u16, IpAddr, PortId)>| {
-            after.is_none_or(|after| (row.vlan, row.group, row.port) > after)
-        };
-        let members = after_member.into_iter().flat_map(|after| {
-            let from =
-                after.map_or((0, Ipv4Addr::UNSPECIFIED.into()), |(vlan, group, _)| (vlan, group));
-            let all = self.groups.range(from..).flat_map(|((vlan, group), members)| {
-                let aged = self.aged((*vlan, *group), now);
-                let there = members.iter().filter(move |(_, member)| !aged(member));
-                let row = |(port, member): (&PortId, &Member)| GroupRow {
-                    vlan: *vlan,
-                    group: *group,
-                    port: *port,
-                    seen: member.seen,
-                };
-                there.map(row)
-            });
-            all.filter(move |row| is_behind(row, after))
-        });
-        let routers = self.routers.iter().flat_map(|((vlan, is_v6), routers)| {
+        let members = from.into_iter().flat_map(|from| self.members(from, now));
+        let all = members.chain(self.known_routers(now)).chain(self.crowded_out());
+        all.filter(|row| after.is_none_or(|after| row.place() > after)).take(limit).collect()
+    }
+
+    /// The members of groups, from that VLAN and group on.
+    fn members(&self, from: (u16, IpAddr), now: Time) -> impl Iterator<Item = GroupRow> + '_ {
+        self.groups.range(from..).flat_map(move |(&(vlan, group), members)| {
+            let aged = self.aged((vlan, group), now);
+            let there = members.iter().filter(move |(_, member)| !aged(member));
+            there.map(move |(&port, member)| GroupRow {
+                kind: GroupKind::Member,
+                vlan,
+                group,
+                port,
+                seen: member.seen,
+            })
+        })
+    }
+
+    fn known_routers(&self, now: Time) -> impl Iterator<Item = GroupRow> + '_ {
+        self.routers.iter().flat_map(move |(&(vlan, is_v6), routers)| {
             let group = match is_v6 {
-                true => Ipv6Addr::UNSPECIFIED.into(),
+                true => IpAddr::from(Ipv6Addr::UNSPECIFIED),
                 false => IpAddr::from(Ipv4Addr::UNSPECIFIED),
             };
             routers.known(now).filter_map(move |port| {
                 let seen = routers.ports.get(&port)?.heard;
-                Some(GroupRow { vlan: *vlan, group, port, seen })
+                Some(GroupRow { kind: GroupKind::Router, vlan, group, port, seen })
             })
-        });
-        members.chain(routers.filter(|row| is_behind(row, after_router))).take(limit).collect()
+        })
+    }
+
+    /// The ports that are sent everything, as no more is remembered of them.
+    fn crowded_out(&self) -> impl Iterator<Item = GroupRow> + '_ {
+        let (kind, vlan, group) = (GroupKind::Everything, 0, Ipv4Addr::UNSPECIFIED.into());
+        self.ports.iter().filter_map(move |(&port, tally)| {
+            Some(GroupRow { kind, vlan, group, port, seen: tally.everything? })
+        })
     }
 
     /// Which members of a group have aged: none where nobody asks them.
@@ -320,7 +325,7 @@ impl Snooping {
         }
         if !routers.ports.contains_key(&port) {
             if tally.routed >= ROUTED_PORT_MAX {
-                tally.everything = true;
+                tally.everything.get_or_insert(now);
                 if routers.ports.is_empty() {
                     self.routers.remove(&domain);
                 }
@@ -335,11 +340,11 @@ impl Snooping {
 
     fn join(&mut self, group: (u16, IpAddr), port: PortId, reporter: MacAddr, now: Time) {
         let tally = *self.ports.entry(port).or_default();
-        if tally.everything || !group.1.is_multicast() || is_of_link(group.1) {
+        if tally.everything.is_some() || !group.1.is_multicast() || is_of_link(group.1) {
             return;
         }
         let is_member = self.groups.get(&group).is_some_and(|members| members.contains_key(&port));
-        if !is_member && !self.make_room(port, tally) {
+        if !is_member && !self.make_room(port, tally, now) {
             return;
         }
         let member = self.groups.entry(group).or_default().entry(port).or_insert(Member {
@@ -358,23 +363,23 @@ impl Snooping {
     }
 
     /// Whether one more membership of a port may be remembered. Who has too many is sent everything from now on.
-    fn make_room(&mut self, port: PortId, tally: Tally) -> bool {
+    fn make_room(&mut self, port: PortId, tally: Tally, now: Time) -> bool {
         if tally.memberships >= GROUPS_PORT_MAX {
-            self.send_everything(port);
+            self.send_everything(port, now);
             return false;
         }
         if self.memberships >= MEMBERSHIPS_MAX {
             let most = self.ports.iter().max_by_key(|(_, tally)| tally.memberships);
             let most = most.map_or(port, |(most, _)| *most);
-            self.send_everything(most);
+            self.send_everything(most, now);
             return most != port;
         }
         true
     }
 
-    fn send_everything(&mut self, port: PortId) {
+    fn send_everything(&mut self, port: PortId, now: Time) {
         self.forget_memberships(port);
-        self.ports.entry(port).or_default().everything = true;
+        self.ports.entry(port).or_default().everything.get_or_insert(now);
     }
 
     fn leave(&mut self, group: (u16, IpAddr), port: PortId, reporter: MacAddr) {

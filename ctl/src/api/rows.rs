@@ -56,16 +56,18 @@ pub struct NameEntry {
 #[derive(Clone, PartialEq, Eq, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "PascalCase")]
 pub struct GroupEntry {
-    /// The group; `0.0.0.0` or `::` for a router, which is sent all groups of that family.
+    /// The group; `0.0.0.0` or `::` for a router, which is sent all groups of that family, and `0.0.0.0` for an endpoint that is
+    /// sent everything.
     #[schema(value_type = String)]
     pub group: IpAddr,
     /// VLAN id, 0 for none.
     pub vlan: u16,
     /// The node.
     pub node: String,
-    /// `member` or `router`.
+    /// `member`, `router`, or `everything`: an endpoint that asked for more groups than are remembered of one, and is sent all of
+    /// them in every VLAN since.
     pub kind: String,
-    /// Seconds since it last asked for the group; of a router, since it was last heard.
+    /// Seconds since it last asked for the group; of a router, since it was last heard; of `everything`, since it is so.
     pub age: u64,
 }
 

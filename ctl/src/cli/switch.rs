@@ -6,6 +6,7 @@ use portolan::api::types::{
     DropEntry, FdbEntry, FlowEntry, GroupEntry, LeaseEntry, NameEntry, NetworkDetail,
 };
 use portolan::topology::for_people;
+use portolan_switch::command::GroupKind;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
@@ -58,6 +59,7 @@ impl Asked {
             |e: &GroupEntry| {
                 let vlan = if e.vlan == 0 { "-".into() } else { e.vlan.to_string() };
                 let group = match e.group {
+                    _ if e.kind == GroupKind::Everything.name() => "all".into(),
                     all if all.is_unspecified() && all.is_ipv4() => "all (IGMP)".into(),
                     all if all.is_unspecified() => "all (MLD)".into(),
                     group => group.to_string(),

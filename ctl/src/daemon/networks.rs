@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use portolan_switch::command::{Answer, FdbRow, FlowRow, Owner, Query};
+use portolan_switch::command::{Answer, FdbRow, FlowRow, GroupRow, Owner, Query};
 use portolan_switch::drops::DropCounts;
 use portolan_switch::ids::{MacAddr, NetworkId, PortId};
 
@@ -123,13 +123,13 @@ impl Daemon {
                 Some(_) => return Ok(entries),
                 None => return Err(internal("the dataplane does not answer; look at daemon.log")),
             };
-            after = rows.last().map(|row| (row.vlan, row.group, row.port));
+            after = rows.last().map(GroupRow::place);
             let last = rows.len() < PAGE;
             entries.extend(rows.into_iter().map(|row| GroupEntry {
                 group: row.group,
                 vlan: row.vlan,
                 node: owners.get(&row.port).cloned().unwrap_or_default(),
-                kind: if row.group.is_unspecified() { "router" } else { "member" }.into(),
+                kind: row.kind.name().into(),
                 age: now.since(row.seen).as_secs(),
             }));
             if last {

@@ -266,16 +266,23 @@ fn members_and_routers_are_listed_in_pages_until_they_have_aged() {
     rig.hear(1, &mld(1, H, 131, H));
     rig.now = rig.now + Duration::from_secs(3);
     rig.hear(5, &query(5));
+    let asked = rig.now;
+    rig.now = rig.now + Duration::from_secs(1);
+    (0..=GROUPS_PORT_MAX).for_each(|n| drop(rig.hear(6, &join(6, numbered(n)))));
     let all: Vec<GroupRow> = rig.snooping.rows(None, 100, rig.now);
     let shown: Vec<(u16, IpAddr, u32)> =
         all.iter().map(|row| (row.vlan, row.group, row.port.0)).collect();
-    let router = IpAddr::from(Ipv4Addr::UNSPECIFIED);
+    let every = IpAddr::from(Ipv4Addr::UNSPECIFIED);
     let (g, h) = (IpAddr::from(G), IpAddr::from(H));
-    assert_eq!(shown, [(0, g, 1), (0, g, 2), (0, g, 3), (0, h, 1), (7, g, 1), (0, router, 5)]);
-    assert_eq!((all[0].seen, all[5].seen), (Time(1_000_000_000), rig.now));
+    let members = [(0, g, 1), (0, g, 2), (0, g, 3), (0, h, 1), (7, g, 1)];
+    assert_eq!(shown[..5], members);
+    assert_eq!(shown[5..], [(0, every, 5), (0, every, 6)]);
+    let kinds: Vec<&str> = all.iter().map(|row| row.kind.name()).collect();
+    assert_eq!(kinds, [&["member"; 5][..], &["router", "everything"]].concat());
+    assert_eq!([0, 5, 6].map(|at| all[at].seen), [Time(1_000_000_000), asked, rig.now]);
     let (mut paged, mut after) = (Vec::new(), None);
     while let [row, ..] = &rig.snooping.rows(after, 1, rig.now)[..] {
-        after = Some((row.vlan, row.group, row.port));
+        after = Some(row.place());
         paged.push(row.clone());
     }
     assert_eq!(paged, all);
@@ -284,7 +291,7 @@ fn members_and_routers_are_listed_in_pages_until_they_have_aged() {
     rig.now = rig.now + Duration::from_secs(60);
     let left = rig.snooping.rows(None, 100, rig.now);
     let left: Vec<(u16, IpAddr)> = left.iter().map(|row| (row.vlan, row.group)).collect();
-    assert_eq!(left, [(0, h), (7, g), (0, router)], "where nobody asks they do not age");
+    assert_eq!(left, [(0, h), (7, g), (0, every), (0, every)], "where nobody asks they do not age");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 use std::collections::BTreeSet;
 
+use portolan_switch::command::GroupKind;
 use serde_json::Value;
 
 use super::*;
@@ -42,6 +43,16 @@ fn the_document_is_one_of_openapi_and_all_that_it_refers_to_is_in_it() {
     for reference in references {
         let place = reference.as_str().unwrap().strip_prefix('#').unwrap();
         assert!(document.pointer(place).is_some(), "{place}");
+    }
+}
+
+#[test]
+fn the_kinds_of_rows_of_groups_are_all_told_of() {
+    let document = described_json();
+    let kind = &document["components"]["schemas"]["GroupEntry"]["properties"]["Kind"];
+    let told = kind["description"].as_str().unwrap();
+    for known in [GroupKind::Member, GroupKind::Router, GroupKind::Everything] {
+        assert!(told.contains(&format!("`{}`", known.name())), "{known:?} in {told}");
     }
 }
 
