@@ -111,7 +111,7 @@ impl Identity {
 
     fn check_v4(&self, source: Ipv4Addr, ip: &Ip, frame: &[u8]) -> Result<(), DropReason> {
         if ip.protocol == protocol::UDP && ip.has_transport() {
-            self.check_dhcp(ip.transport(frame))?;
+            self.check_dhcp(ip.transport(frame), ip.is_fragment())?;
         }
         if self.v4.contains(&source) || (source.is_unspecified() && asks_for_address(ip, frame)) {
             Ok(())
@@ -121,14 +121,15 @@ impl Identity {
     }
 
     /// Holds a datagram against the endpoint, where it is of DHCPv4: one to a client comes from a server, and one to a server has
-    /// the client's hardware address in it. What is too short to have one is of use to nobody.
-    fn check_dhcp(&self, datagram: &[u8]) -> Result<(), DropReason> {
+    /// the client's hardware address in it. What is too short to have one is of use to nobody, unless it goes on in another
+    /// fragment, at which nobody looks.
+    fn check_dhcp(&self, datagram: &[u8], is_fragment: bool) -> Result<(), DropReason> {
         let to = bytes_at(datagram, 2).map(u16::from_be_bytes);
         let truthful = match to {
             Some(to) if to == DHCP.0 => false,
             Some(to) if to == DHCP.1 => match bytes_at(datagram, CHADDR_AT) {
                 Some(chaddr) => self.has_mac(MacAddr(chaddr)),
-                None => true,
+                None => !is_fragment,
             },
             _ => true,
         };
@@ -304,9 +305,37 @@ mod tests {
         fails(&udp(NOBODY.into(), everybody, 66, 68), DropReason::GuardDhcp);
         fails(&udp(NOBODY.into(), everybody, 68, 66), DropReason::GuardIpv4);
         fails(&udp(v4(2).into(), everybody, 68, 67), DropReason::GuardIpv4);
-        let mut fragment = udp(NOBODY.into(), everybody, 68, 67);
+        let mut fragment = asks(NOBODY, mac(1));
         fragment[20] |= 0x20;
         fails(&fragment, DropReason::GuardIpv4);
+    }
+
+    /// A message to servers of DHCP in the name of a hardware address, nothing behind which matters.
+    fn asks(from: Ipv4Addr, name: MacAddr) -> Vec<u8> {
+        let message = [&[1, 1, 6, 0][..], &[0; 24], &name.0, &[0; 10]].concat();
+        let builder = packet(MacAddr::BROADCAST, mac(1), from.into(), Ipv4Addr::BROADCAST.into());
+        let mut frame = Vec::new();
+        builder.udp(68, 67).write(&mut frame, &message).unwrap();
+        frame
+    }
+
+    #[test]
+    fn nobody_hides_in_whose_name_he_asks_for_addresses_in_a_second_fragment() {
+        let first = |len: usize, name| {
+            let mut frame = asks(v4(1), name);
+            frame.truncate(34 + len);
+            frame[20] |= 0x20;
+            frame[17] = u8::try_from(20 + len).unwrap();
+            frame
+        };
+        for len in [8, 32, 40] {
+            fails(&first(len, mac(1)), DropReason::GuardDhcp);
+        }
+        passes(&first(48, mac(1)));
+        fails(&first(48, LIAR), DropReason::GuardDhcp);
+        let mut whole = first(40, mac(1));
+        whole[20] &= !0x20;
+        passes(&whole);
     }
 
     #[test]
@@ -320,15 +349,8 @@ mod tests {
         let mut first = udp(v4(1).into(), everybody, 67, 68);
         first[20] |= 0x20;
         fails(&first, DropReason::GuardDhcp);
-        let asks = |name: MacAddr| {
-            let message = [&[1, 1, 6, 0][..], &[0; 24], &name.0, &[0; 10]].concat();
-            let builder = packet(MacAddr::BROADCAST, mac(1), NOBODY.into(), everybody);
-            let mut frame = Vec::new();
-            builder.udp(68, 67).write(&mut frame, &message).unwrap();
-            frame
-        };
-        passes(&asks(mac(1)));
-        fails(&asks(LIAR), DropReason::GuardDhcp);
+        passes(&asks(NOBODY, mac(1)));
+        fails(&asks(NOBODY, LIAR), DropReason::GuardDhcp);
     }
 
     #[test]
