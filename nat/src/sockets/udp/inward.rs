@@ -83,7 +83,7 @@ impl Udp {
             let received = host.receive_from(socket, space);
             let incoming = received.map_err(|failure| came = Came::of(failure)).ok()?;
             let len = incoming.len.min(space.len());
-            let segment = incoming.segment.filter(|size| *size > 0 && usize::from(*size) < len);
+            let segment = of_train(len, incoming.segment);
             let datagrams = datagrams(len, segment);
             came = Came::Lost(Lost::Malformed, len, datagrams);
             if incoming.truncated {
@@ -135,9 +135,14 @@ impl Udp {
     }
 }
 
+/// How long the datagrams of a train of so many bytes are; none where it is a single one.
+fn of_train(len: usize, segment: Option<u16>) -> Option<u16> {
+    segment.filter(|size| *size > 0 && usize::from(*size) < len)
+}
+
 /// How many datagrams a train of so many bytes is; one, where it is none.
 fn datagrams(len: usize, segment: Option<u16>) -> u64 {
-    let each = segment.map_or(len, usize::from).max(1);
+    let each = of_train(len, segment).map_or(len, usize::from).max(1);
     u64::try_from(len.div_ceil(each).max(1)).unwrap_or(u64::MAX)
 }
 
@@ -162,7 +167,7 @@ pub(super) fn deliver(
     desk: &mut Desk<'_, '_>,
 ) {
     let Some(mtu) = desk.call.inside.mtu(zone) else { return };
-    let segment = segment.filter(|size| *size > 0 && usize::from(*size) < payload.len());
+    let segment = of_train(payload.len(), segment);
     if label.len() + segment.map_or(payload.len(), usize::from) <= mtu {
         return one(zone, label, segment, payload, desk);
     }

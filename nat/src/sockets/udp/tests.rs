@@ -252,8 +252,12 @@ fn of_a_train_that_is_lost_every_datagram_counts() {
     net.send(NODE, FAR, b"x").unwrap();
     net.bed.rooms.absent.push(address("10.0.0.2"));
     net.bed.host.arrive(FIRST, train(FAR), &[7; 2500]);
+    for segment in [0, 2500, 9000] {
+        net.bed.host.arrive(FIRST, Incoming { segment: Some(segment), ..train(FAR) }, &[7; 2500]);
+    }
     net.readable(FIRST);
-    assert_eq!(net.bed.rooms.lost, [(ZONE, address("10.0.0.2"), Lost::NoNeighbor, 3)]);
+    let lost = [3, 1, 1, 1].map(|n| (ZONE, address("10.0.0.2"), Lost::NoNeighbor, n));
+    assert_eq!(net.bed.rooms.lost, lost, "what is no train is one");
 }
 
 #[test]
