@@ -236,7 +236,7 @@ impl Walk<'_, '_, '_> {
                 members.iter().filter_map(find).for_each(|at| send(&ports[at]));
                 if let Some(trace) = &mut self.shared.trace {
                     let others = ports.iter().map(Port::id).filter(|id| *id != from.id());
-                    let strangers = others.filter(|id| !members.contains(id));
+                    let strangers = others.filter(|id| members.binary_search(id).is_err());
                     trace.left_out.extend(strangers.map(|port| LeftOut { port, reason: None }));
                 }
             }
