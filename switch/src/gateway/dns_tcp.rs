@@ -14,6 +14,7 @@
 //! longest to a node that has fewer still with one more; a node that has as many as it may is refused.
 
 use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
@@ -214,12 +215,15 @@ impl Pool {
     /// Of the nodes that have most, the connection that goes without anything for longest; none where the one who asks would then
     /// have as many as whoever loses it.
     fn one_too_many(&self, asking: NodeId) -> Option<usize> {
-        let has = self.of_node(asking);
+        let mut have = BTreeMap::<NodeId, usize>::new();
+        for connection in &self.connections {
+            *have.entry(connection.node).or_default() += 1;
+        }
+        let of = |node| have.get(&node).copied().unwrap_or(0);
         let all = self.connections.iter().enumerate();
-        let (at, connection) = all.min_by_key(|(_, known)| {
-            (Reverse(self.of_node(known.node)), known.deadline, known.number)
-        })?;
-        (self.of_node(connection.node) > has + 1).then_some(at)
+        let (at, connection) =
+            all.min_by_key(|(_, known)| (Reverse(of(known.node)), known.deadline, known.number))?;
+        (of(connection.node) > of(asking) + 1).then_some(at)
     }
 
     /// Looks at all connections that are due.
