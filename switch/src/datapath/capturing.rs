@@ -38,6 +38,11 @@ impl Datapath {
         self.shared.captures.due()
     }
 
+    /// Whether anything is captured.
+    pub fn is_captured(&self) -> bool {
+        !self.shared.captures.is_empty()
+    }
+
     /// Shows captures what was sent to a port, or was to be: the frames at `refused`, in order, were not, and why. To be
     /// called by whoever sends, as long as `frames` is what it was; of no effect where nothing is captured.
     pub fn show_sent(
@@ -48,7 +53,7 @@ impl Datapath {
         refused: &[(usize, DropReason)],
         now: Time,
     ) {
-        if self.shared.captures.is_empty() {
+        if !self.is_captured() {
             return;
         }
         let network = place(&self.places, port).and_then(|id| find(&mut self.networks, id));

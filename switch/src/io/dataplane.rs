@@ -368,8 +368,12 @@ impl Dataplane {
             random: &mut self.random,
         };
         let more = self.core.handle_socket(socket, ready, &mut turn, now);
-        Sending { sender: None, tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }
-            .flush(&mut self.outbox, &frames, &mut self.floods);
+        Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
+            None,
+            &mut self.outbox,
+            &frames,
+            &mut self.floods,
+        );
         if more {
             // What there was to be done is told again: the core did not get to the end of it.
             self.sockets.tell(socket, ready);
@@ -398,14 +402,12 @@ impl Dataplane {
             random: &mut self.random,
         };
         self.core.handle_batch(id, &mut turn, now);
-        Sending {
-            sender: Some(id),
-            tx: &self.tx,
-            core: &mut self.core,
-            absent: &mut self.absent,
-            now,
-        }
-        .flush(&mut self.outbox, &frames, &mut self.floods);
+        Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
+            Some(id),
+            &mut self.outbox,
+            &frames,
+            &mut self.floods,
+        );
         drop(frames);
         rx.port.release();
         rx.ready = received.more;
@@ -460,8 +462,12 @@ impl Dataplane {
             random: &mut self.random,
         };
         self.core.handle_timeout(&mut turn, now);
-        Sending { sender: None, tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }
-            .flush(&mut self.outbox, &frames, &mut self.floods);
+        Sending { tx: &self.tx, core: &mut self.core, absent: &mut self.absent, now }.flush(
+            None,
+            &mut self.outbox,
+            &frames,
+            &mut self.floods,
+        );
     }
 
     /// Counts what became of floods that have come back.
@@ -471,7 +477,7 @@ impl Dataplane {
             && let Some((flood, more)) = self.floods.take_back()
         {
             let (tx, core, absent) = (&self.tx[..], &mut self.core, &mut self.absent);
-            Sending { sender: None, tx, core, absent, now }.count_flood(flood);
+            Sending { tx, core, absent, now }.count_flood(flood);
             ports += more;
         }
     }

@@ -15,8 +15,6 @@ use crate::outbox::{Entry, Outbox};
 
 /// What is needed to send, and to count what became of it.
 pub(super) struct Sending<'s> {
-    /// The port whose frames the turn was about.
-    pub sender: Option<PortId>,
     pub tx: &'s [Option<Arc<Tx>>],
     pub core: &'s mut Datapath,
     pub absent: &'s mut Vec<PortId>,
@@ -24,24 +22,32 @@ pub(super) struct Sending<'s> {
 }
 
 impl Sending<'_> {
-    /// Sends what a turn put in the outbox, each port's frames together and in order. What goes to many ports is handed over.
+    /// Sends what a turn put in the outbox, each port's frames together and in order. What goes to many ports is handed over, as
+    /// of the port whose frames the turn was about.
     pub(super) fn flush(
         mut self,
+        sender: Option<PortId>,
         outbox: &mut Outbox,
         frames: &FrameTable<'_>,
         floods: &mut Floods,
     ) {
-        outbox.take_floods(FEW, |entries| self.hand_over(entries, frames, floods));
+        outbox.take_floods(FEW, |entries| self.hand_over(sender, entries, frames, floods));
         outbox.group_by_port();
         self.send(outbox.entries(), frames);
         outbox.clear();
     }
 
     /// Has one frame sent to many ports, or dropped where too much waits.
-    fn hand_over(&mut self, entries: &[Entry], frames: &FrameTable<'_>, floods: &mut Floods) {
+    fn hand_over(
+        &mut self,
+        whose: Option<PortId>,
+        entries: &[Entry],
+        frames: &FrameTable<'_>,
+        floods: &mut Floods,
+    ) {
         let Some(first) = entries.first() else { return };
         let frame = frames.get(first.frame);
-        let whence = Whence { network: self.core.network_of(first.port), sender: self.sender };
+        let whence = Whence { network: self.core.network_of(first.port), sender: whose };
         let has_room = floods.has_room(whence, entries.len(), frame.bytes().len());
         let mut receivers = Vec::with_capacity(if has_room { entries.len() } else { 0 });
         for entry in entries {
@@ -106,8 +112,10 @@ impl Sending<'_> {
         let id = all[0].port;
         let lost = all.iter().map(|entry| frames.get(entry.frame).segments()).sum();
         self.core.count_drop(id, reason, lost);
-        let refused: Vec<_> = (0..all.len()).map(|at| (at, reason)).collect();
-        self.core.show_sent(id, all, frames, &refused, self.now);
+        if self.core.is_captured() {
+            let refused: Vec<_> = (0..all.len()).map(|at| (at, reason)).collect();
+            self.core.show_sent(id, all, frames, &refused, self.now);
+        }
     }
 }
 

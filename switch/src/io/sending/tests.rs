@@ -48,7 +48,7 @@ impl Bed {
 
     fn sending<'s>(&'s mut self, absent: &'s mut Vec<PortId>) -> (Sending<'s>, &'s mut Floods) {
         let Bed { core, tx, floods, .. } = self;
-        (Sending { sender: Some(PortId(0)), tx, core, absent, now: Time::ZERO }, floods)
+        (Sending { tx, core, absent, now: Time::ZERO }, floods)
     }
 
     /// Sends one frame to the first so many ports.
@@ -60,7 +60,7 @@ impl Bed {
         (0..ports).for_each(|port| outbox.push(PortId(port), FrameIdx(0)));
         let mut absent = Vec::new();
         let (sending, floods) = self.sending(&mut absent);
-        sending.flush(&mut outbox, &frames, floods);
+        sending.flush(Some(PortId(0)), &mut outbox, &frames, floods);
         assert!(outbox.entries().is_empty());
         assert!(absent.is_empty());
     }
