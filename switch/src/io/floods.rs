@@ -12,12 +12,13 @@
 //! flooding ends since a station was heard, may the last flood be overtaken once. To send all floods this way as long as any
 //! waits would mend that, at the price that whoever floods a large network delays the small ones; so it is not done.
 //!
-//! **Bounds.** What waits is bounded in ports to be sent to, which is time, in bytes and in number; one network may have half of
-//! that, and one sender half of its network's part. A flood beyond that is dropped at each of its ports as the queue of a slow
-//! receiver would ([`DropReason::TxFull`]). Nobody waits. But those who flood all they may must not silence others, whose
-//! questions for addresses are floods too. So the first flood of a network has room whatever others hold, and the first of a
-//! sender has room beyond what others of its network hold, up to as much again. What is nobody's, as the gateway's questions for
-//! addresses that it is about to lend, has that room whatever else is: these come in bursts, and are bounded where they are made.
+//! **Bounds.** What waits is bounded in ports to be sent to, which is time, in bytes and in number; one network may have half
+//! of that, and one sender half of its network's part. A flood beyond that is dropped at each of its ports as the queue of a
+//! slow receiver would ([`DropReason::TxFull`]). Nobody waits. But those who flood all they may must not silence others, whose
+//! questions for addresses are floods too. So the first flood of a network has room whatever others hold, beyond all these
+//! bounds: there may be one frame more for each network, to as many ports as that has. The first of a sender has room beyond
+//! what others of its network hold, up to as much again. What is nobody's, as the gateway's questions for addresses that it is
+//! about to lend, has that room whatever else is: these come in bursts, and are bounded where they are made.
 //!
 //! **Change.** A flood goes to the ports of the time it came at. A port that is closed drops its sending half, and that is how the
 //! thread knows; the frame counts as [`DropReason::TxDown`], nowhere near whoever has the port's number by then. So neither a
