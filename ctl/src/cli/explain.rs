@@ -1,13 +1,13 @@
 //! `portolan explain`: what would become of a frame, or of each frame of a capture.
 
 use std::fs;
-use std::io::Read;
+use std::io::{self, Read};
 
 use clap::Args;
 use pcap_file::DataLink;
-use pcap_file::pcap::PcapReader;
+use pcap_file::pcap::{PcapReadError, PcapReader};
 use pcap_file::pcapng::blocks::enhanced_packet::EnhancedPacketOption;
-use pcap_file::pcapng::{Block, PcapNgReader};
+use pcap_file::pcapng::{Block, PcapNgReadError, PcapNgReader};
 use portolan::api::client::{Client, Failure};
 use portolan::api::types::{ExplainAnswer, ExplainRequest};
 use serde_json::json;
@@ -55,18 +55,33 @@ struct Asked {
     cut: bool,
 }
 
+/// What there is to explain, and what is to be told of what there is not.
+#[derive(Default)]
+struct Wanted {
+    /// The frames, in order.
+    frames: Vec<Asked>,
+    /// How many frames of a capture are not among them, for nodes received them.
+    received: usize,
+    /// Whether the capture ends in the middle of something.
+    cut_short: bool,
+}
+
 impl Explain {
     pub fn act(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
         if !matches!(self.format, Format::Table | Format::Json) {
             return Err(Failure::new("--format of explain is table or json"));
         }
-        let (asked, passed_over) = self.frames()?;
-        if asked.is_empty() {
-            return Err(Failure::new("the capture holds no frame that a node sent"));
+        let wanted = self.frames()?;
+        if wanted.frames.is_empty() {
+            return Err(Failure::new(if wanted.cut_short {
+                "the capture was cut short before the end of its first frame that a node sent"
+            } else {
+                "the capture holds no frame that a node sent"
+            }));
         }
         let client = daemon.open()?;
         let (mut told, mut code) = (Vec::new(), 0);
-        for one in &asked {
+        for one in &wanted.frames {
             match self.ask(&client, one) {
                 Ok(answer) if self.format == Format::Json => told.push((one.number, answer)),
                 Ok(answer) => show(one.number, &answer),
@@ -84,8 +99,12 @@ impl Explain {
                 &told.iter().map(|(number, answer)| object(*number, answer)).collect::<Vec<_>>(),
             );
         }
-        if passed_over > 0 {
-            output::note(&format!("passed over {passed_over} frames that nodes received"));
+        if wanted.received > 0 {
+            output::note(&format!("passed over {} frames that nodes received", wanted.received));
+        }
+        if wanted.cut_short {
+            output::note("the capture was cut short: what followed these frames is not in it");
+            code = 1;
         }
         Ok(code)
     }
@@ -100,12 +119,12 @@ impl Explain {
         client.post(&format!("/v1/networks/{}/explain", segment(&self.network)?), &request)
     }
 
-    /// The frames that are asked about, and how many of a capture are not, for nodes received them.
-    fn frames(&self) -> Result<(Vec<Asked>, usize), Failure> {
+    /// The frames that are asked about.
+    fn frames(&self) -> Result<Wanted, Failure> {
         let bytes = match self.frame.as_str() {
             "-" => {
                 let mut bytes = Vec::new();
-                let read = std::io::stdin().lock().take(FILE_MAX).read_to_end(&mut bytes);
+                let read = io::stdin().lock().take(FILE_MAX).read_to_end(&mut bytes);
                 read.map_err(|error| Failure::new(format!("cannot read stdin: {error}")))?;
                 bytes
             }
@@ -124,10 +143,11 @@ impl Explain {
         };
         match bytes.first_chunk() {
             Some(magic) if *magic == PCAPNG => pcapng(&bytes),
-            Some(magic) if PCAP.contains(magic) => pcap(&bytes).map(|frames| (frames, 0)),
+            Some(magic) if PCAP.contains(magic) => pcap(&bytes),
             _ => match String::from_utf8(bytes) {
                 Ok(frame) if is_hex(&frame) => {
-                    Ok((vec![Asked { number: None, frame, cut: false }], 0))
+                    let frames = vec![Asked { number: None, frame, cut: false }];
+                    Ok(Wanted { frames, ..Wanted::default() })
                 }
                 _ => Err(Failure::new("it is neither hexadecimal nor pcap nor pcapng")),
             },
@@ -143,40 +163,68 @@ fn is_hex(text: &str) -> bool {
         && text.bytes().filter(u8::is_ascii_hexdigit).count() >= 2
 }
 
-fn pcap(bytes: &[u8]) -> Result<Vec<Asked>, Failure> {
-    let mut reader = PcapReader::new(bytes).map_err(broken)?;
+fn pcap(bytes: &[u8]) -> Result<Wanted, Failure> {
+    let mut wanted = Wanted::default();
+    let mut reader = match PcapReader::new(bytes) {
+        Ok(reader) => reader,
+        Err(PcapReadError::Io(why)) if is_end(&why) => return Ok(cut_short(wanted)),
+        Err(why) => return Err(broken(why)),
+    };
     ethernet(reader.header().datalink)?;
-    let mut frames = Vec::new();
     while let Some(packet) = reader.next_packet() {
-        let packet = packet.map_err(broken)?;
-        frames.push(asked(frames.len() + 1, packet.data(), packet.orig_len()));
+        match packet {
+            Ok(packet) => {
+                let number = wanted.frames.len() + 1;
+                wanted.frames.push(asked(number, packet.data(), packet.orig_len()));
+            }
+            Err(PcapReadError::Io(why)) if is_end(&why) => return Ok(cut_short(wanted)),
+            Err(why) => return Err(broken(why)),
+        }
     }
-    Ok(frames)
+    Ok(wanted)
 }
 
-fn pcapng(bytes: &[u8]) -> Result<(Vec<Asked>, usize), Failure> {
-    let mut reader = PcapNgReader::new(bytes).map_err(broken)?;
-    let (mut frames, mut number, mut received) = (Vec::new(), 0, 0);
+fn pcapng(bytes: &[u8]) -> Result<Wanted, Failure> {
+    let (mut wanted, mut number) = (Wanted::default(), 0);
+    let mut reader = match PcapNgReader::new(bytes) {
+        Ok(reader) => reader,
+        Err(PcapNgReadError::Io(why)) if is_end(&why) => return Ok(cut_short(wanted)),
+        Err(why) => return Err(broken(why)),
+    };
     while let Some(block) = reader.next_block() {
-        match block.map_err(broken)?.0 {
+        let block = match block {
+            Ok((block, _)) => block,
+            Err(PcapNgReadError::Io(why)) if is_end(&why) => return Ok(cut_short(wanted)),
+            Err(why) => return Err(broken(why)),
+        };
+        match block {
             Block::InterfaceDescription(interface) => ethernet(interface.linktype)?,
             Block::EnhancedPacket(packet) => {
                 number += 1;
                 let inbound = |option: &EnhancedPacketOption<'_>| matches!(option, EnhancedPacketOption::Flags(flags) if flags & 3 == INBOUND);
                 if packet.options.iter().any(inbound) {
-                    received += 1;
+                    wanted.received += 1;
                 } else {
-                    frames.push(asked(number, &packet.data, packet.original_len));
+                    wanted.frames.push(asked(number, &packet.data, packet.original_len));
                 }
             }
             Block::SimplePacket(packet) => {
                 number += 1;
-                frames.push(asked(number, &packet.data, packet.original_len));
+                wanted.frames.push(asked(number, &packet.data, packet.original_len));
             }
             _ => {}
         }
     }
-    Ok((frames, received))
+    Ok(wanted)
+}
+
+/// Whether the bytes ended where more had been announced.
+fn is_end(error: &io::Error) -> bool {
+    error.kind() == io::ErrorKind::UnexpectedEof
+}
+
+fn cut_short(wanted: Wanted) -> Wanted {
+    Wanted { cut_short: true, ..wanted }
 }
 
 fn asked(number: usize, frame: &[u8], whole: u32) -> Asked {
