@@ -33,18 +33,7 @@ impl Daemon {
     /// The names that came with leases of a network, each with all addresses that it means.
     pub(super) async fn lent_names(&self, name: &str) -> Result<Vec<NameEntry>, Refusal> {
         let (network, owners) = self.owners(name).await?;
-        let mut names: BTreeMap<(String, PortId), Vec<IpAddr>> = BTreeMap::new();
-        for row in self.lease_rows(network).await?.into_iter().filter(|row| row.named) {
-            let key = (row.hostname.unwrap_or_default(), row.port);
-            names.entry(key).or_default().push(row.address);
-        }
-        let entry = |((name, port), addresses): ((String, PortId), Vec<IpAddr>)| NameEntry {
-            name,
-            kind: "lease".into(),
-            addresses,
-            node: owners.get(&port).cloned().unwrap_or_default(),
-        };
-        Ok(names.into_iter().map(entry).collect())
+        Ok(names_of(self.lease_rows(network).await?, &owners))
     }
 
     /// Tells the topology what strangers have leased on a network, where they may have anything. A lease that is given after
@@ -80,5 +69,63 @@ impl Daemon {
                 return Ok(all);
             }
         }
+    }
+}
+
+/// The names that mean addresses of these leases, one a name and port.
+fn names_of(rows: Vec<LeaseRow>, owners: &BTreeMap<PortId, String>) -> Vec<NameEntry> {
+    let mut names: BTreeMap<(String, PortId), Vec<IpAddr>> = BTreeMap::new();
+    for row in rows.into_iter().filter(|row| row.named) {
+        let key = (row.hostname.unwrap_or_default(), row.port);
+        names.entry(key).or_default().push(row.address);
+    }
+    let entry = |((name, port), addresses): ((String, PortId), Vec<IpAddr>)| NameEntry {
+        name,
+        kind: "lease".into(),
+        addresses,
+        node: owners.get(&port).cloned().unwrap_or_default(),
+    };
+    names.into_iter().map(entry).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use portolan_switch::ids::MacAddr;
+
+    use super::*;
+
+    fn lease(address: &str, hostname: Option<&str>, port: u32, named: bool) -> LeaseRow {
+        LeaseRow {
+            address: address.parse().unwrap(),
+            mac: MacAddr::default(),
+            client: Vec::new(),
+            hostname: hostname.map(Into::into),
+            port: PortId(port),
+            expires: None,
+            named,
+        }
+    }
+
+    #[test]
+    fn a_name_of_leases_means_all_addresses_behind_its_port_and_none_where_somebody_else_has_it() {
+        let rows = vec![
+            lease("10.0.0.2", Some("printer"), 1, true),
+            lease("10.0.0.3", None, 1, false),
+            lease("10.0.0.4", Some("db"), 2, false),
+            lease("fd00::2", Some("printer"), 1, true),
+            lease("10.0.0.5", Some("camera"), 2, true),
+        ];
+        let owners = [(PortId(1), "bridge".to_owned()), (PortId(2), "other".to_owned())].into();
+        let entry = |name: &str, node: &str, addresses: &[&str]| NameEntry {
+            name: name.into(),
+            kind: "lease".into(),
+            addresses: addresses.iter().map(|address| address.parse().unwrap()).collect(),
+            node: node.into(),
+        };
+        let names = [
+            entry("camera", "other", &["10.0.0.5"]),
+            entry("printer", "bridge", &["10.0.0.2", "fd00::2"]),
+        ];
+        assert_eq!(names_of(rows, &owners), names);
     }
 }
