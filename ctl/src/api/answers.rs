@@ -13,8 +13,8 @@ use axum::extract::rejection::{BytesRejection, JsonRejection, PathRejection, Que
 use axum::extract::{FromRequest, FromRequestParts, Json, Path, Query, Request, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Response};
-use serde::de::DeserializeOwned;
-use serde::{Deserialize, Serialize};
+use serde::de::{DeserializeOwned, Error as _};
+use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::Value;
 use utoipa::openapi::{ContentBuilder, Ref, RefOr, ResponseBuilder};
 use utoipa::{IntoParams, IntoResponses};
@@ -25,6 +25,9 @@ use crate::topology::{Refusal, RefusalKind};
 
 /// A client has this long to send the body of its request.
 const BODY_WAIT: Duration = Duration::from_secs(10);
+
+/// Bytes of a value that is told with what is wrong with it.
+const TOLD_MAX: usize = 256;
 
 /// What a route is given of the daemon.
 pub(super) type Daemons = State<Arc<Daemon>>;
@@ -41,21 +44,6 @@ impl IntoResponse for Refusal {
             RefusalKind::Internal => StatusCode::INTERNAL_SERVER_ERROR,
         };
         (status, Json(ErrorBody { message: self.message })).into_response()
-    }
-}
-
-impl From<JsonRejection> for Refusal {
-    fn from(rejection: JsonRejection) -> Refusal {
-        let message = match (&rejection, rejection.source()) {
-            (JsonRejection::JsonDataError(_), Some(why)) => {
-                format!("the body of the request: {why}")
-            }
-            (JsonRejection::JsonSyntaxError(_), Some(why)) => {
-                format!("the body of the request is no JSON: {why}")
-            }
-            _ => rejection.body_text(),
-        };
-        refusal(RefusalKind::Invalid, message)
     }
 }
 
@@ -101,7 +89,8 @@ impl<T: DeserializeOwned + Serialize, S: Send + Sync> FromRequest<S> for Body<T>
         let missing = |_| refusal(RefusalKind::Invalid, "the body of the request does not come");
         let bytes = read.map_err(missing)??;
         let whole = Request::from_parts(parts, bytes.clone().into());
-        let Json(taken) = Json::<T>::from_request(whole, state).await?;
+        let read = Json::<T>::from_request(whole, state).await;
+        let Json(taken) = read.map_err(|rejection| no_body(&rejection, &bytes))?;
         if let Some(place) = listed(&bytes, &taken) {
             let why = "a list stands where an object is needed, whose fields have names";
             let message = format!("the body of the request{place}: {why}");
@@ -128,6 +117,52 @@ fn listed<T: Serialize>(given: &[u8], taken: &T) -> Option<String> {
     }
     let given = serde_json::from_slice(given).ok()?;
     at(String::new(), &given, &serde_json::to_value(taken).ok()?)
+}
+
+/// Why a body is not one of the request, with the value where the reason does not tell it.
+fn no_body(rejection: &JsonRejection, given: &[u8]) -> Refusal {
+    let message = match (rejection, rejection.source()) {
+        (JsonRejection::JsonDataError(_), Some(why)) => {
+            let why = why.to_string();
+            let named = why.split_once(": ").and_then(|(place, what)| {
+                let value = text_at(place, given).filter(|value| !what.contains(value))?;
+                Some(format!("{place}: {value:?}: {what}"))
+            });
+            format!("the body of the request: {}", named.unwrap_or(why))
+        }
+        (JsonRejection::JsonSyntaxError(_), Some(why)) => {
+            format!("the body of the request is no JSON: {why}")
+        }
+        _ => rejection.body_text(),
+    };
+    refusal(RefusalKind::Invalid, message)
+}
+
+/// The text at a place such as `IPAM.Config[0].Subnet`, where it is short enough to be told.
+fn text_at(place: &str, given: &[u8]) -> Option<String> {
+    let given: Value = serde_json::from_slice(given).ok()?;
+    let step = |at: &Value, word: &str| match word.strip_suffix(']') {
+        Some(index) => at.get(index.parse::<usize>().ok()?).cloned(),
+        None => at.get(word).cloned(),
+    };
+    let found = place.split(['.', '[']).try_fold(given, |at, word| step(&at, word))?;
+    found.as_str().filter(|text| text.len() <= TOLD_MAX).map(str::to_owned)
+}
+
+/// Reads a whole number of a query; says what is wrong with it, which no type of the standard library does.
+pub(super) fn number<'de, T: TryFrom<i128>, D: Deserializer<'de>>(from: D) -> Result<T, D::Error> {
+    let text = String::deserialize(from)?;
+    let whole: i128 =
+        text.parse().map_err(|_| D::Error::custom(format!("{text:?} is no whole number")))?;
+    let side = if whole < 0 { "small" } else { "large" };
+    T::try_from(whole).map_err(|_| D::Error::custom(format!("{whole} is too {side}")))
+}
+
+/// As [`number`], for one that may be left out.
+pub(super) fn some_number<'de, T: TryFrom<i128>, D: Deserializer<'de>>(
+    from: D,
+) -> Result<Option<T>, D::Error> {
+    number(from).map(Some)
 }
 
 /// The query part of a path.
@@ -200,6 +235,31 @@ mod tests {
         assert_eq!(place(&second).as_deref(), Some(": IPAM.Config[1]"));
     }
 
+    #[test]
+    fn a_number_of_a_query_is_refused_by_what_it_is_and_by_the_name_of_its_field() {
+        #[derive(Deserialize)]
+        struct Waited {
+            #[serde(deserialize_with = "number")]
+            t: u64,
+        }
+        let read = |query: &str| {
+            let uri = format!("/?{query}").parse().unwrap();
+            let read = Query::<Waited>::try_from_uri(&uri).map(|Query(waited)| waited.t);
+            read.map_err(|rejection| Refusal::from(rejection).message)
+        };
+        assert_eq!(read("t=10"), Ok(10));
+        let huge = u64::MAX.to_string() + "0";
+        for (text, why) in [
+            ("ten", "\"ten\" is no whole number"),
+            ("", "\"\" is no whole number"),
+            ("-1", "-1 is too small"),
+            (&huge, &format!("{huge} is too large")),
+        ] {
+            let said = read(&format!("t={text}")).unwrap_err();
+            assert_eq!(said, format!("the query of the request: t: {why}"));
+        }
+    }
+
     async fn refused(body: &'static str) -> String {
         let request = Request::post("/").header("content-type", "application/json");
         let request = request.body(body.into()).unwrap();
@@ -215,7 +275,7 @@ mod tests {
             ),
             (
                 r#"{"Name": "a", "IPAM": {"Config": [{"Subnet": "10.0.0.0"}]}}"#,
-                "IPAM.Config[0].Subnet: invalid IP address syntax at line 1 column 55",
+                r#"IPAM.Config[0].Subnet: "10.0.0.0": invalid IP address syntax at line 1 column 55"#,
             ),
             (
                 r#"{"IPAM": {"Config": [["10.0.0.0/24"]]}}"#,

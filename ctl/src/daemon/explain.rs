@@ -166,7 +166,7 @@ fn bytes_of(text: &str) -> Result<Vec<u8>, Refusal> {
     for digit in digits {
         let value = char::from(digit).to_digit(16).and_then(|value| u8::try_from(value).ok());
         let value = value.ok_or_else(|| {
-            let why = format!("{:?} is no hexadecimal digit", char::from(digit));
+            let why = format!("Frame: {:?} is no hexadecimal digit", char::from(digit));
             Refusal::new(RefusalKind::Invalid, why)
         })?;
         match high.take() {
@@ -225,7 +225,7 @@ mod tests {
 
     #[test]
     fn what_is_no_frame_is_refused_by_what_is_wrong_with_it() {
-        for (text, why) in [("", "has bytes"), ("012", "half a byte"), ("0g", "'g'")] {
+        for (text, why) in [("", "has bytes"), ("012", "half a byte"), ("0g", "Frame: 'g' is no")] {
             let refused = bytes_of(text).unwrap_err();
             assert!(refused.message.contains(why), "{}", refused.message);
         }

@@ -11,7 +11,9 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use super::system::{Snap, pcapng};
-use crate::api::answers::{Answer, Asked, At, Body, Daemons, Force, Named, Refused, answer};
+use crate::api::answers::{
+    Answer, Asked, At, Body, Daemons, Force, Named, Refused, answer, number,
+};
 use crate::api::types::*;
 use crate::daemon::Daemon;
 use crate::topology::Refusal;
@@ -50,6 +52,7 @@ struct Which {
 #[into_params(parameter_in = Query)]
 struct Patience {
     /// Seconds, an hour at most.
+    #[serde(deserialize_with = "number")]
     t: u64,
 }
 

@@ -16,7 +16,7 @@ use utoipa::IntoParams;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::answers::{Answer, Asked, At, Daemons, Refused, answer};
+use crate::api::answers::{Answer, Asked, At, Daemons, Refused, answer, some_number};
 use crate::api::exposition;
 use crate::api::types::*;
 use crate::daemon::capture::Stream as Captured;
@@ -46,8 +46,10 @@ pub(super) fn routes() -> OpenApiRouter<Arc<Daemon>> {
 #[into_params(parameter_in = Query)]
 struct Span {
     /// Also of those before, from this second since 1970 on.
+    #[serde(deserialize_with = "some_number")]
     since: Option<i64>,
     /// None after this second since 1970, at which the stream ends.
+    #[serde(deserialize_with = "some_number")]
     until: Option<i64>,
 }
 
@@ -57,6 +59,7 @@ struct Span {
 #[into_params(parameter_in = Query)]
 pub(super) struct Snap {
     /// Bytes of each frame; all of it for 0.
+    #[serde(deserialize_with = "some_number")]
     pub snaplen: Option<u32>,
 }
 
