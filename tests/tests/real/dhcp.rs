@@ -176,8 +176,18 @@ fn a_stranger_behind_a_guests_bridge_is_lent_an_address_and_its_name_resolves() 
     assert!(found.starts_with(&address), "{found}");
     let named = |row: &serde_json::Value| row["Hostname"] == "printer";
     assert!(leases(&world, "open").iter().any(named), "{:?}", leases(&world, "open"));
+    let of_leases = || {
+        let names = world.json("names open --format json");
+        let of_lease = |row: &&serde_json::Value| row["Kind"] == "lease";
+        names.as_array().unwrap().iter().filter(of_lease).cloned().collect::<Vec<_>>()
+    };
+    let printer = serde_json::json!({
+        "Name": "printer", "Kind": "lease", "Addresses": [address], "Node": "bridge", "Network": "open"
+    });
+    assert_eq!(of_leases(), [printer]);
     inside.bare.netns.shell(&format!("kill -USR2 {}", client.pid())).ok();
     inside.told("deconfig");
     eventually("the name is gone", 10, || world.exec("asker", "getent ahostsv4 printer").code != 0);
     assert!(!leases(&world, "open").iter().any(named));
+    assert!(of_leases().is_empty());
 }
