@@ -149,6 +149,9 @@ pub struct ServiceSpec {
     pub dhcp6: Option<Dhcp6>,
     /// Router advertisements, where they are sent.
     pub advert: Option<Advert>,
+    /// Domains below which the names of the network are known beside its zone. They may exist outside too: what is no name of
+    /// the network is asked for there.
+    pub domains: Vec<String>,
 }
 
 /// What leads out of a network, through the gateway.

@@ -480,6 +480,7 @@ impl Datapath {
         self.prefixes.add(spec.gateways.iter().copied());
         self.shared.names.add_zone(zone_key(id), spec.zone.as_deref());
         self.shared.names.set_outlook(zone_key(id), outlook(&spec));
+        self.shared.names.set_shared_domains(zone_key(id), &spec.services.domains);
         // Every network has a hash key of its own: what one guest finds out about its own network is of no use in another.
         let seed = self.seed ^ u64::from(id.0).wrapping_mul(0x9e37_79b9_7f4a_7c15);
         let slot = slot(&mut self.networks, id.0);

@@ -243,6 +243,11 @@ impl NetworkOptions {
         self.services.spec(network, self)
     }
 
+    /// The domains that were given to the network beside its name.
+    pub fn domains(&self) -> &[String] {
+        if self.is_wire() { &[] } else { self.services.given_domains() }
+    }
+
     /// The ranges that strangers are given addresses of, and nobody else unless he asks for one.
     pub fn ranges(&self) -> &[Range] {
         &self.services.ranges

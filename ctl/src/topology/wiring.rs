@@ -11,6 +11,9 @@ use super::model::{Endpoint, EndpointId, Form, Network, Node};
 use super::options::{EndpointOptions, NetworkOptions, WireKind};
 use crate::api::types::EtcFiles;
 
+/// How long a list of domains to search may be in a resolv.conf that musl heeds: it passes over a longer one as a whole.
+const SEARCH_BYTES_MAX: usize = 255;
+
 /// What the wire of an endpoint must be like.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct WireSpec {
@@ -163,13 +166,34 @@ impl Topology {
         for server in servers {
             let _ = writeln!(text, "nameserver {server}");
         }
-        let search: Vec<&str> =
-            node.dns_search.iter().map(String::as_str).filter(|d| *d != ".").collect();
+        let search = self.searched(node);
         if !search.is_empty() {
             let _ = writeln!(text, "search {}", search.join(" "));
         }
         text.push_str("options ndots:0\n");
         text
+    }
+
+    /// The domains a node looks names up in: its own if it has any, else those given to its networks, as far as all resolvers take
+    /// them. A lone dot stands for none.
+    fn searched(&self, node: &Node) -> Vec<String> {
+        if !node.dns_search.is_empty() {
+            return node.dns_search.iter().filter(|domain| *domain != ".").cloned().collect();
+        }
+        let mut search: Vec<String> = Vec::new();
+        let mut room = SEARCH_BYTES_MAX;
+        for endpoint in node.endpoints_by_priority() {
+            let Some(network) = self.networks.get(&endpoint.network) else { continue };
+            for domain in NetworkOptions::of(network).domains() {
+                // Each has a space before it.
+                let left = room.checked_sub(domain.len().saturating_add(1));
+                if let Some(left) = left.filter(|_| !search.contains(domain)) {
+                    room = left;
+                    search.push(domain.clone());
+                }
+            }
+        }
+        search
     }
 
     /// The gateways that a node asks for names: that of its first network that has one, IPv4 if it can be. Of an interface that the

@@ -6,7 +6,8 @@
 //!
 //! Names and domains may both contain dots, so a name is tried in all its readings, as Docker does: `a.b.c` as a whole
 //! in every zone of the view, then `a.b` in a zone `c`, then `a` in a zone `b.c`. The first zone that knows the name
-//! wins; zones are never united. A name that nobody has is missing for certain when it lies below the domain of any
+//! wins; zones are never united. A zone may have more domains, given by its owner, below which its names are known too.
+//! Those may be domains of the world: what the zone does not have there is as foreign as any other name. A name that nobody has is missing for certain when it lies below the domain of any
 //! zone, in view or not, when it is a single label, when it is kept from the world's servers by rule, and when it is the
 //! reverse name of an address of a zone's prefixes: none of these ever leaves the machine. All else is somebody else's
 //! to answer, where a zone in view leads out.
@@ -68,6 +69,8 @@ pub(super) struct Zone {
     domain: Option<Box<[u8]>>,
     /// The domain folded to lower case.
     folded_domain: Option<Box<[u8]>>,
+    /// Further domains of its names, folded. They may be somebody else's as well.
+    shared_domains: Vec<Box<[u8]>>,
     hosts: BTreeMap<HostKey, Host>,
     /// Folded name to all who share it.
     names: BTreeMap<Box<[u8]>, BTreeSet<HostKey>>,
@@ -154,6 +157,15 @@ impl Directory {
     pub fn set_outlook(&mut self, zone: ZoneKey, outlook: Outlook) {
         if let Some(zone) = self.zones.get_mut(&zone) {
             zone.outlook = outlook;
+        }
+    }
+
+    /// Sets the domains below which the names of a zone are known beside its own; what it does not have there is somebody
+    /// else's to answer. One the wire cannot carry is skipped; without such a zone nothing happens.
+    pub fn set_shared_domains(&mut self, zone: ZoneKey, domains: &[String]) {
+        if let Some(zone) = self.zones.get_mut(&zone) {
+            let wire = domains.iter().filter_map(|domain| wire_form(domain));
+            zone.shared_domains = wire.map(|wire| wire.to_ascii_lowercase().into()).collect();
         }
     }
 
@@ -279,7 +291,7 @@ impl Directory {
         }
         for &apex in name.starts().iter().skip(1).rev() {
             let (host, domain) = name.whole().split_at(apex);
-            for zone in self.view(asker).filter(|zone| zone.is(domain)) {
+            for zone in self.view(asker).filter(|zone| zone.has_names_below(domain)) {
                 if let Some(holders) = zone.names.get(host) {
                     return Finding::Hosts { zone, holders, apex };
                 }
@@ -348,6 +360,10 @@ impl Directory {
 impl Zone {
     fn is(&self, folded_domain: &[u8]) -> bool {
         self.folded_domain.as_deref() == Some(folded_domain)
+    }
+
+    fn has_names_below(&self, folded_domain: &[u8]) -> bool {
+        self.is(folded_domain) || self.shared_domains.iter().any(|one| **one == *folded_domain)
     }
 
     /// All addresses of `holders`, each once, in order.

@@ -134,6 +134,7 @@ fn services(how: u8, more: u8) -> ServiceSpec {
             search: domain(),
             routes: vec!["fd00:1::/48".parse().expect("a prefix")],
         }),
+        domains: domain(),
     }
 }
 

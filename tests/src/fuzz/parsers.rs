@@ -121,6 +121,7 @@ fn directory() -> Directory {
     let v4 = |last| IpAddr::from(Ipv4Addr::new(10, 0, 0, last));
     for (zone, domain) in [(ZoneKey(0), "app"), (ZoneKey(1), "db.example")] {
         directory.add_zone(zone, Some(domain));
+        directory.set_shared_domains(zone, &["corp.example".to_owned(), "app".to_owned()]);
         directory.set_outlook(zone, Outlook { leads_out: zone.0 == 0, ..Outlook::default() });
         for host in 0..3 {
             let names = [format!("n{host}"), "all".to_owned(), "a.b".to_owned()];

@@ -315,6 +315,11 @@ impl Wishes {
         self.ra == Ra::Autonomous
     }
 
+    /// The domains that were given.
+    pub(super) fn given_domains(&self) -> &[String] {
+        self.domains.as_deref().unwrap_or_default()
+    }
+
     /// What the servers of a network are to tell.
     pub fn spec(&self, network: &Network, options: &NetworkOptions) -> ServiceSpec {
         let zone = network.zone().filter(|zone| is_dns_name(zone));
@@ -361,7 +366,7 @@ impl Wishes {
         });
         let advert = (self.ra != Ra::Off && served(false).is_some())
             .then(|| self.advert(network, options, search));
-        ServiceSpec { dhcp4, dhcp6, advert }
+        ServiceSpec { dhcp4, dhcp6, advert, domains: self.given_domains().to_vec() }
     }
 
     fn advert(&self, network: &Network, options: &NetworkOptions, search: Vec<String>) -> Advert {

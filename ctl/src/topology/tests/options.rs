@@ -82,7 +82,7 @@ fn a_network_without_options_guards_its_endpoints_and_repeats_their_addresses() 
         mtu: 1500,
         relay: false,
     };
-    assert_eq!(spec.services, ServiceSpec { dhcp4: Some(dhcp4), dhcp6: None, advert: None });
+    assert_eq!(spec.services, ServiceSpec { dhcp4: Some(dhcp4), ..ServiceSpec::default() });
     let bridge = told(&Bench::new(), "bridge").services.dhcp4.unwrap();
     assert_eq!((bridge.domain, bridge.search, bridge.leads_out), (None, vec![], true));
 }
@@ -108,6 +108,7 @@ fn every_option_of_a_network_is_told_to_the_dataplane() {
         answers: true,
     };
     assert_eq!(spec.carriage, carriage);
+    assert_eq!(spec.services.domains, ["lab.example", "example"]);
     let dhcp = spec.services.dhcp4.unwrap();
     assert_eq!((dhcp.lease, dhcp.relay, dhcp.mtu), (Duration::from_secs(90), true, 9000));
     assert_eq!(dhcp.domain.as_deref(), Some("lab.example"));

@@ -172,6 +172,29 @@ fn an_address_that_a_node_is_not_told_is_not_announced() {
 }
 
 #[test]
+fn domains_given_to_networks_are_searched_by_nodes_that_have_none_of_their_own() {
+    let search = |dns_search: &[&str], given: [&str; 2]| {
+        let mut bench = Bench::new();
+        for (name, domains) in ["a", "b"].into_iter().zip(given) {
+            let options = [("portolan.domain".into(), domains.into())].into();
+            bench.try_network(&NetworkCreate { options, ..network_spec(name, &[]) }).unwrap();
+        }
+        let dns_search = dns_search.iter().map(|&domain| domain.into()).collect();
+        let spec = NodeCreate { dns_search, ..node_spec("n", &["a", "b"]) };
+        bench.try_node(&spec).unwrap();
+        let text = bench.topology.etc_files(&bench.get("n")).resolv_conf;
+        text.lines().find_map(|line| line.strip_prefix("search ")).unwrap_or_default().to_owned()
+    };
+    let given = ["corp.example,lab.example", "x.example,lab.example"];
+    assert_eq!(search(&[], given), "corp.example lab.example x.example");
+    assert_eq!(search(&["own.example"], given), "own.example");
+    assert_eq!(search(&["."], given), "");
+    let long = format!("{0}.{0}.{0}.{1}", "x".repeat(63), "y".repeat(8));
+    let beside = format!("{}.example,fits.example", "z".repeat(60));
+    assert_eq!(search(&[], [&long, &beside]), format!("{long} fits.example"));
+}
+
+#[test]
 fn names_are_those_of_wired_endpoints() {
     let mut bench = Bench::new();
     bench.network("app", &["10.0.0.0/24"]);

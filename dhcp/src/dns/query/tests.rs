@@ -712,6 +712,30 @@ fn is_elsewhere(all: &Directory, asker: HostKey, name: &str, kind: RecordType) -
 }
 
 #[test]
+fn dns_knows_its_names_below_further_domains_and_leaves_the_rest_to_their_owners() {
+    let mut all = directory();
+    all.set_shared_domains(APP, &names(&["Corp.Example", "lab", "a..b"]));
+    let lent = "172.18.0.99".parse().unwrap();
+    assert!(all.lend(APP, "phone", Lodger(7, [2; 6]), lent));
+    for name in ["db", "db.app", "DB.corp.example", "db.lab"] {
+        let reply = exchange(&all, WEB, &query(name, RecordType::A), UDP);
+        assert_answer(&reply, &["172.18.0.2"]);
+    }
+    let reply = exchange(&all, WEB, &query("phone.corp.example", RecordType::A), UDP);
+    assert_answer(&reply, &["172.18.0.99"]);
+    let reply = exchange(&all, WEB, &query("db.corp.example", RecordType::AAAA), UDP);
+    assert_negative(&reply, ResponseCode::NoError, "corp.example.");
+    for name in ["www.corp.example", "corp.example", "x.db.corp.example", "nobody.lab"] {
+        assert!(is_elsewhere(&all, WEB, name, RecordType::A), "{name}");
+    }
+    assert!(!is_elsewhere(&all, WEB, "nobody.app", RecordType::A));
+    // Whoever does not see the network knows nothing of it there.
+    assert!(is_elsewhere(&all, PLAIN, "db.corp.example", RecordType::A));
+    all.add_zone(APP, Some("app"));
+    assert!(is_elsewhere(&all, WEB, "db.corp.example", RecordType::A));
+}
+
+#[test]
 fn dns_lets_no_name_out_that_is_ours_or_nobodys() {
     let mut all = directory();
     let prefixes = addresses(&["172.18.0.0", "fd00:1::"]).into_iter().zip([16, 64]).collect();
