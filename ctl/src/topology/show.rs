@@ -8,8 +8,8 @@ use std::net::IpAddr;
 use super::model::{Endpoint, Form, Network, Node, NodeStatus};
 use super::moment::for_people;
 use super::names::names_of;
-use super::wiring::{gateway4, gateway6};
-use super::{Id, Moment, Topology};
+use super::wiring::{announced, announced6, gateway4, gateway6};
+use super::{Moment, Topology};
 use crate::api::types::{
     EndpointDetail, HostConfig, Ipam, IpamConfig, NameEntry, NetworkDetail, NetworkMember,
     NetworkSettings, NodeConfig, NodeDetail, NodeState, NodeSummary,
@@ -29,7 +29,7 @@ impl Topology {
                 endpoint_id: endpoint.id.to_string(),
                 mac_address: endpoint.mac,
                 ipv4_address: text(endpoint.ipv4),
-                ipv6_address: text(endpoint.ipv6),
+                ipv6_address: text(announced6(network, endpoint)),
                 blocked: false,
             };
             (node.id.to_string(), member)
@@ -140,14 +140,16 @@ impl Topology {
                 ("exited", format!("Exited ({code}) {ago} ago"))
             }
         };
-        let addresses = |network: Id| -> Vec<IpAddr> {
-            node.endpoint_on(network).map_or_else(Vec::new, Endpoint::addresses)
+        let addresses = |network: &Network| -> Vec<IpAddr> {
+            node.endpoint_on(network.id)
+                .map_or_else(Vec::new, |endpoint| announced(network, endpoint))
         };
         let on =
             node.endpoints.iter().map(|e| e.network).chain(node.past.iter().map(|p| p.network));
         let networks = on
             .chain(self.shared_network(node).map(|network| network.id))
-            .filter_map(|id| Some((self.networks.get(&id)?.name.clone(), addresses(id))))
+            .filter_map(|id| self.networks.get(&id))
+            .map(|network| (network.name.clone(), addresses(network)))
             .collect();
         NodeSummary {
             id: node.id.to_string(),
@@ -169,7 +171,7 @@ impl Topology {
             return Vec::new();
         }
         let entries = |(node, endpoint): (&std::sync::Arc<Node>, &Endpoint)| {
-            let (owner, addresses) = (node.name.clone(), endpoint.addresses());
+            let (owner, addresses) = (node.name.clone(), announced(network, endpoint));
             names_of(node, &endpoint.aliases).into_iter().map(move |(name, origin)| NameEntry {
                 name,
                 kind: origin.word().into(),
@@ -189,6 +191,7 @@ fn endpoint_detail(node: &Node, endpoint: &Endpoint, network: &Network) -> Endpo
         Some(_) => names_of(node, &endpoint.aliases).into_iter().map(|(name, _)| name).collect(),
         None => Vec::new(),
     };
+    let ipv6 = announced6(network, endpoint);
     EndpointDetail {
         network_id: network.id.to_string(),
         endpoint_id: endpoint.id.to_string(),
@@ -197,8 +200,8 @@ fn endpoint_detail(node: &Node, endpoint: &Endpoint, network: &Network) -> Endpo
         ip_address: text(endpoint.ipv4.map(|net| net.addr())),
         ip_prefix_len: endpoint.ipv4.map_or(0, |net| net.prefix_len()),
         ipv6_gateway: text(gateway6(network, endpoint)),
-        global_ipv6_address: text(endpoint.ipv6.map(|net| net.addr())),
-        global_ipv6_prefix_len: endpoint.ipv6.map_or(0, |net| net.prefix_len()),
+        global_ipv6_address: text(ipv6.map(|net| net.addr())),
+        global_ipv6_prefix_len: ipv6.map_or(0, |net| net.prefix_len()),
         mac_address: endpoint.mac.to_string(),
         aliases: endpoint.aliases.clone(),
         dns_names,

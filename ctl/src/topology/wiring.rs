@@ -3,7 +3,7 @@
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
-use ipnet::IpNet;
+use ipnet::{IpNet, Ipv6Net};
 use portolan_switch::ids::{MacAddr, NetworkId, NodeId};
 
 use super::Topology;
@@ -64,12 +64,18 @@ pub(super) fn gateway6(network: &Network, endpoint: &Endpoint) -> Option<Ipv6Add
     }
 }
 
-/// The addresses that the names of an endpoint mean. One that its node sets up itself has no reserved IPv6 address where the network
-/// has hosts make theirs up: nobody tells the node of it.
-pub(super) fn announced(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
+/// The IPv6 address that an endpoint is known by. One that its node sets up itself does not have what is reserved for it where the
+/// network has hosts make theirs up: nobody tells the node of it.
+pub(super) fn announced6(network: &Network, endpoint: &Endpoint) -> Option<Ipv6Net> {
     let bare = EndpointOptions::of(&endpoint.driver_opts).bare;
     let makes_up = bare && NetworkOptions::of(network).lets_hosts_choose();
-    endpoint.addresses().into_iter().filter(|address| address.is_ipv4() || !makes_up).collect()
+    endpoint.ipv6.filter(|_| !makes_up)
+}
+
+/// The addresses that the names of an endpoint mean.
+pub(super) fn announced(network: &Network, endpoint: &Endpoint) -> Vec<IpAddr> {
+    let v6 = announced6(network, endpoint).map(|net| IpAddr::V6(net.addr()));
+    endpoint.ipv4_addr().map(IpAddr::V4).into_iter().chain(v6).collect()
 }
 
 impl Topology {

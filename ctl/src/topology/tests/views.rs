@@ -168,6 +168,19 @@ fn an_address_that_a_node_is_not_told_is_not_announced() {
         let own = text.lines().filter(|line| line.ends_with("web"));
         let own = own.filter_map(|line| line.split('\t').next()?.parse().ok());
         assert_eq!(own.collect::<Vec<IpAddr>>(), known, "{ra} {configure}");
+        // What is shown says the same.
+        let network = bench.topology.network("app").unwrap();
+        let listed = bench.topology.names(network);
+        assert_eq!(listed.len(), 2, "its name and its id");
+        assert!(listed.iter().all(|entry| entry.addresses == known), "{ra} {configure}");
+        let node = bench.get("web");
+        assert_eq!(bench.topology.node_summary(&node, bench.now).networks["app"], known);
+        let has_v6 = known.len() == 2;
+        let shown = &bench.topology.node_detail(&node).network_settings.networks["app"];
+        let wanted = if has_v6 { ("fd00::2", 64) } else { ("", 0) };
+        assert_eq!((&*shown.global_ipv6_address, shown.global_ipv6_prefix_len), wanted);
+        let member = &bench.topology.network_detail(network).containers[&node.id.to_string()];
+        assert_eq!(member.ipv6_address, if has_v6 { "fd00::2/64" } else { "" });
     }
 }
 
