@@ -43,14 +43,17 @@ pub fn inside_node() -> bool {
     Path::new(NODE_MARK).exists()
 }
 
+/// What to do where a directory cannot be had.
+const OTHERS: &str = "give portolan daemon other directories with --state and --runtime, and name its api.sock with --host";
+
 /// Makes a directory that is ours alone, or checks that it is one. The error is a line for the user.
 pub fn private_dir(dir: &Path) -> Result<(), String> {
     if let Err(error) = std::fs::DirBuilder::new().recursive(true).mode(0o700).create(dir) {
-        return Err(format!("cannot make {}: {error}; choose another directory", dir.display()));
+        return Err(format!("cannot make {}: {error}; {OTHERS}", dir.display()));
     }
     let facts = std::fs::symlink_metadata(dir).map_err(|e| format!("{}: {e}", dir.display()))?;
     if !facts.is_dir() || facts.uid() != getuid().as_raw() {
-        return Err(format!("{} is not a directory of ours; choose another one", dir.display()));
+        return Err(format!("{} is not a directory of ours; {OTHERS}", dir.display()));
     }
     if facts.mode() & 0o077 != 0 {
         let private = std::os::unix::fs::PermissionsExt::from_mode(0o700);

@@ -369,3 +369,29 @@ fn a_forbidden_user_namespace_is_told_with_its_knob() {
         "user.max_user_namespaces is 0; ask root for `sysctl -w user.max_user_namespaces=15000`";
     assert_eq!(says(&output), format!("portolan: cannot make a user namespace: {knob}\n125\n"));
 }
+
+#[test]
+fn who_asks_from_another_user_namespace_is_told_that_he_is_not_served() {
+    let world = World::new();
+    let id = SOMEBODY.to_string();
+    let binary = world.path("portolan");
+    let ask = |unshare: &str, host: Option<&str>| {
+        let mut command = Command::new("setpriv");
+        command.args(["--reuid", &id, "--regid", &id, "--clear-groups", "unshare", unshare]);
+        command.arg(&binary).arg("ps");
+        match host {
+            Some(name) => command.env("PORTOLAN_HOST", world.path(name)),
+            None => command.env_remove("PORTOLAN_HOST"),
+        };
+        let output = command.output().unwrap();
+        (output.status.code(), complaint(&output))
+    };
+    let told = "portolan: the daemon serves nobody in another user namespace than its own: \
+                run portolan outside of unshare, podman unshare and containers\n";
+    assert_eq!(ask("-U", Some("r/api.sock")), (Some(1), told.into()));
+    assert_eq!(ask("-Ur", Some("r/api.sock")), (Some(1), told.into()));
+    // Who takes himself for root looks for root's own daemon, and cannot start that.
+    let (code, said) = ask("-Ur", None);
+    assert_eq!(code, Some(1));
+    assert!(said.contains("with --state and --runtime"), "{said}");
+}

@@ -128,7 +128,7 @@ impl Client {
         }
     }
 
-    /// As [`Client::open`], but starts none. A named one that does not answer is a failure.
+    /// As [`Client::open`], but starts none. A named one that does not answer is a failure, and so is one that serves others.
     pub fn find(host: Option<&Path>) -> Result<Option<Client>, Failure> {
         if paths::inside_node() {
             return Err(Failure::new(
@@ -140,19 +140,27 @@ impl Client {
             .or_else(|| std::env::var_os("PORTOLAN_HOST").map(PathBuf::from));
         if let Some(api) = named {
             return match probe(&api) {
-                Ok(()) => Ok(Some(Client { api })),
-                Err(error) => Err(Failure::new(format!(
+                Probed::Answers => Ok(Some(Client { api })),
+                Probed::Refuses(refusal) => Err(refusal),
+                Probed::Silent(why) => Err(Failure::new(format!(
                     "no daemon answers at {}: {}",
                     api.display(),
-                    error.message
+                    why.message
                 ))),
             };
         }
         let written = Place::read(&paths::state_dir()).map(|place| place.socket);
         let usual =
             Some(paths::runtime_dir().join("api.sock")).filter(|api| Some(api) != written.as_ref());
-        let found = written.into_iter().chain(usual).find(|api| probe(api).is_ok());
-        Ok(found.map(|api| Client { api }))
+        let mut refused = None;
+        for api in written.into_iter().chain(usual) {
+            match probe(&api) {
+                Probed::Answers => return Ok(Some(Client { api })),
+                Probed::Refuses(refusal) => refused = Some(refusal),
+                Probed::Silent(_) => {}
+            }
+        }
+        refused.map_or(Ok(None), Err)
     }
 
     /// The daemon that serves `api`, without looking whether it answers.
@@ -391,14 +399,36 @@ fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
     built.map_err(|e| Failure::new(format!("cannot start: {e}")))
 }
 
+/// What is found at a socket.
+enum Probed {
+    /// A daemon that answers.
+    Answers,
+    /// A daemon that does not serve us: why.
+    Refuses(Failure),
+    /// None, or one that does not answer: why.
+    Silent(Failure),
+}
+
 /// Whether a daemon really answers there, not only a socket.
-fn probe(api: &Path) -> Result<(), Failure> {
-    std::os::unix::net::UnixStream::connect(api).map_err(|e| Failure::new(e.to_string()))?;
-    runtime()?.block_on(async {
-        let asked = send(api, Method::GET, "/v1/version", Bytes::new());
-        let answer = tokio::time::timeout(PROBE_MAX, asked).await;
-        answer.map_err(|_| Failure::new("it accepts, but does not answer"))?.map(drop)
-    })
+fn probe(api: &Path) -> Probed {
+    let path = "/v1/version";
+    let asked = || {
+        std::os::unix::net::UnixStream::connect(api).map_err(|e| Failure::new(e.to_string()))?;
+        runtime()?.block_on(async {
+            let asked = async {
+                let response = exchange(api, Method::GET, path, Bytes::new()).await?;
+                let status = response.status();
+                Ok((status, accepted(response, path).await.map(drop)))
+            };
+            let answer = tokio::time::timeout(PROBE_MAX, asked).await;
+            answer.map_err(|_| Failure::new("it accepts, but does not answer"))?
+        })
+    };
+    match asked() {
+        Ok((_, Ok(()))) => Probed::Answers,
+        Ok((StatusCode::FORBIDDEN, Err(refusal))) => Probed::Refuses(refusal),
+        Ok((_, Err(why))) | Err(why) => Probed::Silent(why),
+    }
 }
 
 fn connect_wires(path: &Path) -> nix::Result<OwnedFd> {

@@ -38,7 +38,9 @@ pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> io::Result<
             }
             Err(_) => continue,
         };
-        if !user::same_user_namespace(&client) {
+        if let Err(why) = user::admit(&client) {
+            // There is room for it in a new connection; whoever has gone already is told nothing.
+            let _ = channel::send(client.as_fd(), &refused(why), &[]);
             continue;
         }
         let daemon = Arc::clone(&daemon);

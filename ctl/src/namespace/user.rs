@@ -8,29 +8,40 @@ use std::os::unix::fs::MetadataExt;
 use nix::sys::socket::{getsockopt, sockopt};
 use nix::unistd::{getegid, geteuid};
 
-/// Whether the peer of a unix socket lives in our own user namespace and is root or our own user.
+/// Lets in a peer of a unix socket that lives in our own user namespace and is root or our own user.
 ///
 /// The processes of a node run under the user's uid on the user's files, so the uid alone would let them in. A peer that
 /// has gone, or that our PID namespace does not see, is nobody's.
-pub fn same_user_namespace(socket: &impl AsFd) -> bool {
-    let Ok(credentials) = getsockopt(socket, sockopt::PeerCredentials) else { return false };
+///
+/// # Errors
+/// A line for the peer: why it is not let in, and what it may do.
+pub fn admit(socket: &impl AsFd) -> Result<(), &'static str> {
+    const UNSEEN: &str =
+        "the daemon cannot see which process asks: run portolan in the daemon's own PID namespace";
+    let credentials = getsockopt(socket, sockopt::PeerCredentials).map_err(|_| UNSEEN)?;
     if credentials.uid() != geteuid().as_raw() && credentials.uid() != 0 {
-        return false;
+        return Err("the daemon serves nobody but its own user and root: use a daemon of your own");
     }
     // The pidfd outlives a reuse of the number: where the kernel (6.5) gives one, the number is read from it, after the
     // namespace, so that both are of one process.
     let pidfd = peer_pidfd(socket);
     let pid = credentials.pid();
     if pid <= 0 {
-        return false;
+        return Err(UNSEEN);
     }
     let theirs = user_namespace_of(pid);
     if let Some(pidfd) = pidfd
         && pid_of(&pidfd).ok() != u32::try_from(pid).ok()
     {
-        return false;
+        return Err(UNSEEN);
     }
-    theirs.is_ok_and(|theirs| own_user_namespace().is_ok_and(|ours| ours == theirs))
+    match (theirs, own_user_namespace()) {
+        (Ok(theirs), Ok(ours)) if theirs == ours => Ok(()),
+        (Ok(_), Ok(_)) => Err(
+            "the daemon serves nobody in another user namespace than its own: run portolan outside of unshare, podman unshare and containers",
+        ),
+        _ => Err(UNSEEN),
+    }
 }
 
 /// Device and inode of the user namespace of a process: its identity.
@@ -234,7 +245,7 @@ mod tests {
     #[test]
     fn we_are_our_own_peer() {
         let (a, _b) = std::os::unix::net::UnixStream::pair().unwrap();
-        assert!(same_user_namespace(&a));
+        assert_eq!(admit(&a), Ok(()));
     }
 
     #[test]
