@@ -52,6 +52,17 @@ impl Fdb {
 
 impl Asked {
     fn groups(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        if let Some(asked) = &self.network {
+            let network: NetworkDetail =
+                daemon.open()?.get(&format!("/v1/networks/{}", segment(asked)?))?;
+            let chosen = network.options.get("portolan.snooping").map(String::as_str);
+            if !matches!(chosen, Some("on" | "true")) {
+                output::note(&format!(
+                    "network {} sends multicast to everybody: whoever asks for a group is noted with -o portolan.snooping=on alone",
+                    network.name
+                ));
+            }
+        }
         self.show(
             daemon,
             "groups",
@@ -122,6 +133,16 @@ impl Asked {
     }
 
     pub fn names(self, daemon: &DaemonChoice) -> Result<i32, Failure> {
+        if let Some(asked) = &self.network {
+            let path = format!("/v1/networks/{}", segment(asked)?);
+            let network: NetworkDetail = daemon.open()?.get(&path)?;
+            if !network.ipam.config.iter().any(|subnet| subnet.gateway.is_some()) {
+                let name = &network.name;
+                output::note(&format!(
+                    "network {name} has no gateway, so nobody answers for names there"
+                ));
+            }
+        }
         self.show(
             daemon,
             "names",

@@ -425,7 +425,8 @@ impl Topology {
         }
         if self.resolvers(node).is_empty() {
             warnings.push(format!(
-                "{head}: node {} has no names, leases, published ports or way out; connect it to a second network for these",
+                "{head}: node {} asks no names, and has no leases, published ports or way out; connect it to a second network \
+                 for these",
                 node.name
             ));
         }

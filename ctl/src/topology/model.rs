@@ -107,6 +107,11 @@ impl Network {
         (!self.predefined).then_some(self.name.as_str())
     }
 
+    /// Whether it has names that somebody answers for: a gateway does.
+    pub fn answers_names(&self) -> bool {
+        self.zone().is_some() && self.subnets.iter().any(|subnet| subnet.gateway.is_some())
+    }
+
     /// The subnet an address lies in.
     pub fn subnet_of(&self, address: IpAddr) -> Option<&Subnet> {
         self.subnets.iter().find(|subnet| subnet.net.contains(&address))

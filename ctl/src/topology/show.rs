@@ -167,7 +167,7 @@ impl Topology {
 
     /// The names that DNS knows on a network, by name and node.
     pub fn names(&self, network: &Network) -> Vec<NameEntry> {
-        if network.zone().is_none() {
+        if !network.answers_names() {
             return Vec::new();
         }
         let entries = |(node, endpoint): (&std::sync::Arc<Node>, &Endpoint)| {
@@ -187,9 +187,10 @@ impl Topology {
 }
 
 fn endpoint_detail(node: &Node, endpoint: &Endpoint, network: &Network) -> EndpointDetail {
-    let dns_names = match network.zone() {
-        Some(_) => names_of(node, &endpoint.aliases).into_iter().map(|(name, _)| name).collect(),
-        None => Vec::new(),
+    let dns_names = if network.answers_names() {
+        names_of(node, &endpoint.aliases).into_iter().map(|(name, _)| name).collect()
+    } else {
+        Vec::new()
     };
     let ipv6 = announced6(network, endpoint);
     EndpointDetail {

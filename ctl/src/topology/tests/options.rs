@@ -260,8 +260,8 @@ fn options_of_endpoints_are_told_to_the_dataplane_and_kept() {
         [
             "eth0 on network app is of the VLANs of a trunk, and the gateway is of none: no DHCP answers there; set up the \
              interface inside node a, or drop portolan.configure=off",
-            "eth0 on network app is of the VLANs of a trunk, and the gateway is of none: node a has no names, leases, published \
-             ports or way out; connect it to a second network for these",
+            "eth0 on network app is of the VLANs of a trunk, and the gateway is of none: node a asks no names, and has no \
+             leases, published ports or way out; connect it to a second network for these",
         ]
     );
     let node = bench.get("a");
@@ -315,8 +315,8 @@ fn an_endpoint_in_a_vlan_leaves_all_that_a_gateway_gives_to_the_others() {
          gateway is of none; connect it to one that leads out"
     );
     let alone = [
-        "eth0 on network lab is of VLAN 10, and the gateway is of none: node a has no names, leases, published ports or way \
-         out; connect it to a second network for these",
+        "eth0 on network lab is of VLAN 10, and the gateway is of none: node a asks no names, and has no leases, published \
+         ports or way out; connect it to a second network for these",
     ];
     assert_eq!(bench.try_node(&spec("a", vec![access()], &[])).unwrap(), alone);
     let spec = spec("b", vec![access(), wish("app")], &["8080:80"]);
@@ -410,6 +410,13 @@ fn a_wire_has_two_ends_and_neither_guard_nor_gateway() {
     assert_eq!((wire.gateway4, wire.gateway6), (None, None));
     assert_eq!(wire.addresses, ["10.0.0.0/31".parse::<ipnet::IpNet>().unwrap()]);
     assert!(!bench.topology.etc_files(&a).resolv_conf.contains("nameserver"));
+    for (number, name) in [(1, "a"), (2, "b")] {
+        bench.topology.wired(bench.get(name).endpoints[0].id, Some(PortId(number)));
+    }
+    let line = bench.topology.network("line").unwrap();
+    assert_eq!(bench.topology.names(line), [], "nobody there answers for names");
+    let shown = bench.topology.node_detail(&bench.get("a")).network_settings;
+    assert!(shown.networks["line"].dns_names.is_empty());
     let (kind, message) = refused(bench.try_node(&node_spec("c", &["line"])));
     assert_eq!(kind, RefusalKind::Conflict);
     assert_eq!(
