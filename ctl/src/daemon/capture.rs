@@ -4,9 +4,9 @@
 //! writes it out as pcapng and hands it down again. A client that reads slowly keeps the task waiting with what it holds, so
 //! that the dataplane finds no buffer and counts what it loses; neither it nor this process keeps more.
 //!
-//! The capture ends when the client goes away; when it has taken nothing for [`STALL_MAX`] (it is told so, should it ever read
+//! The capture ends when the client goes away; when it has taken nothing for `STALL_MAX` (it is told so, should it ever read
 //! on); when it asks for the end, and is then sent what was left with the final counts; or when the network or node that it is
-//! of is no more. The last two are heard also while the task waits for the client, who then has [`REST_MAX`] to go on.
+//! of is no more. The last two are heard also while the task waits for the client, who then has `REST_MAX` to go on.
 
 mod pcapng;
 
