@@ -127,8 +127,8 @@ impl EndpointOptions {
             }
         } else if options.guard && !draft.stations.is_empty() {
             warnings.push(format!(
-                "the guard of network {network} drops what the stations behind the endpoint send: they only hear, unless \
-                 the network is made with -o portolan.guard=off"
+                "the guard of network {network} drops IP and ARP from the stations behind the endpoint unless their addresses \
+                 are the endpoint's own: make the network with -o portolan.guard=off if they have others"
             ));
         }
         draft

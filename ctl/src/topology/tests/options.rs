@@ -384,8 +384,8 @@ fn stations_are_nobody_elses_until_their_endpoint_goes() {
     assert_eq!(
         warnings,
         [
-            "the guard of network guarded drops what the stations behind the endpoint send: they only hear, unless the network \
-          is made with -o portolan.guard=off"
+            "the guard of network guarded drops IP and ARP from the stations behind the endpoint unless their addresses are the \
+             endpoint's own: make the network with -o portolan.guard=off if they have others"
         ]
     );
 }
