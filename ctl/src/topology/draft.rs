@@ -8,7 +8,7 @@ use ipnet::{IpNet, Ipv4Net, Ipv6Net};
 use portolan_switch::ids::MacAddr;
 use rand::Rng;
 
-use super::ipam::{ends, overlap};
+use super::ipam::{Leased, ends, overlap};
 use super::model::{Endpoint, Form, Network, Node, NodeStatus};
 use super::names::{
     check_alias, check_domain, check_hostname, check_ifname, check_node_name, made_up_name,
@@ -308,7 +308,7 @@ impl Topology {
         let taken = Arc::make_mut(self.taken.get_mut(&network.id)?);
         let next = taken.next_v4(&network.subnets, &leased);
         if next.is_none() {
-            faults.conflict(full("IPv4", network));
+            faults.conflict(full("IPv4", network, &leased));
         }
         next
     }
@@ -330,7 +330,7 @@ impl Topology {
         let taken = Arc::make_mut(self.taken.get_mut(&network.id)?);
         let next = taken.next_v6(&network.subnets, &leased);
         if next.is_none() {
-            faults.conflict(full("IPv6", network));
+            faults.conflict(full("IPv6", network, &leased));
         }
         next
     }
@@ -448,13 +448,31 @@ impl Topology {
     }
 }
 
-fn full(family: &str, network: &Network) -> String {
+/// That a network has no address left, and where they went as far as they are nobody's for good.
+fn full(family: &str, network: &Network, leased: &Leased) -> String {
     let v4 = family == "IPv4";
-    format!(
-        "network {} has no free {family} address left in {}: remove a node from it or use a larger subnet",
-        network.name,
+    let name = &network.name;
+    let mut text = format!(
+        "network {name} has no free {family} address left in {}: remove a node from it or use a larger subnet",
         subnets_in_words(network, |net| matches!(net, IpNet::V4(_)) == v4)
-    )
+    );
+    let (lent, verb) = match leased.keys().filter(|address| address.is_ipv4() == v4).count() {
+        0 => (0, ""),
+        1 => (1, "is"),
+        more => (more, "are"),
+    };
+    let options = NetworkOptions::of(network);
+    if lent > 0 {
+        text.push_str(&format!("; {lent} {verb} leased (see portolan leases {name})"));
+    }
+    if options.ranges().iter().any(|range| range.first.is_ipv4() == v4) {
+        text.push_str(
+            "; portolan.dhcp_range is kept for leases, though --ip or --ip6 may ask for one of it",
+        );
+    } else if lent > 0 {
+        text.push_str(", which portolan.dhcp_range would keep to a range of their own");
+    }
+    text
 }
 
 fn subnets_in_words(network: &Network, wanted: impl Fn(&IpNet) -> bool) -> String {

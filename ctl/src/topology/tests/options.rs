@@ -448,12 +448,40 @@ fn endpoints_keep_out_of_the_range_of_strangers_unless_one_asks_for_an_address_o
         bench.node(name, &["app"]);
         assert_eq!(address(&bench, name).octets(), [10, 0, 0, last]);
     }
-    let (kind, _) = refused(bench.try_node(&node_spec("c", &["app"])));
+    let (kind, message) = refused(bench.try_node(&node_spec("c", &["app"])));
     assert_eq!(kind, RefusalKind::Conflict);
+    assert_eq!(
+        message,
+        "network app has no free IPv4 address left in 10.0.0.0/29: remove a node from it or use a larger subnet; \
+         portolan.dhcp_range is kept for leases, though --ip or --ip6 may ask for one of it"
+    );
     let asked = NodeCreate { networks: vec![wish_ip("app", "10.0.0.4")], ..node_spec("c", &[]) };
     bench.try_node(&asked).unwrap();
     assert_eq!(address(&bench, "c").octets(), [10, 0, 0, 4]);
     bench.check();
+}
+
+#[test]
+fn who_finds_no_address_hears_how_many_are_leased() {
+    let told = |leased: &[u8]| {
+        let mut bench = Bench::new();
+        let lends = [("portolan.guard", "off")];
+        bench.try_network(&with("ex", &["10.0.0.0/29"], &lends)).unwrap();
+        let (id, _) = bench.topology.lends("ex").unwrap();
+        let mac = "02:00:00:00:00:09".parse().unwrap();
+        let leased = leased.iter().map(|last| (IpAddr::from([10, 0, 0, *last]), mac)).collect();
+        bench.topology.set_leased(id, leased);
+        let mut nodes = (0..8).map(|n| bench.try_node(&node_spec(&format!("n{n}"), &["ex"])));
+        let (kind, message) = refused(nodes.find(Result::is_err).unwrap());
+        assert_eq!(kind, RefusalKind::Conflict);
+        message
+    };
+    let plain = "network ex has no free IPv4 address left in 10.0.0.0/29: remove a node from it or use a larger subnet";
+    assert_eq!(told(&[]), plain);
+    let way_out =
+        "(see portolan leases ex), which portolan.dhcp_range would keep to a range of their own";
+    assert_eq!(told(&[4]), format!("{plain}; 1 is leased {way_out}"));
+    assert_eq!(told(&[2, 6]), format!("{plain}; 2 are leased {way_out}"));
 }
 
 #[test]
