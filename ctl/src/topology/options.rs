@@ -124,6 +124,8 @@ pub(super) struct NetworkOptions {
     pub egress: Egress,
     /// How frames are carried.
     pub carriage: Carriage,
+    /// The limits that were given.
+    storm: carriage::StormWish,
     services: services::Wishes,
     /// Keys that were given.
     given: Vec<String>,
@@ -173,6 +175,7 @@ impl NetworkOptions {
             guard: true,
             egress: Egress { internal, ..Egress::default() },
             carriage: carriage::USUAL,
+            storm: carriage::StormWish::default(),
             services: services::Wishes::default(),
             given: Vec::new(),
             ipv6,
@@ -198,7 +201,7 @@ impl NetworkOptions {
             }
         });
         egress::conflicts(&draft, faults);
-        carriage::conflicts(&draft, around, faults);
+        carriage::conflicts(&draft, around, faults, warnings);
         services::conflicts(&draft, around, faults, warnings);
         draft.settle();
         draft

@@ -33,7 +33,8 @@ pub(super) const KEYS: &[Key<NetworkOptions>] = &[
     Key {
         name: STORM,
         read: |draft, value| {
-            draft.carriage.storm = StormWish::read(value)?.over(draft.carriage.storm);
+            draft.storm = StormWish::read(value)?;
+            draft.carriage.storm = draft.storm.over(draft.carriage.storm);
             Ok(())
         },
     },
@@ -105,6 +106,17 @@ impl StormWish {
         Ok(wish)
     }
 
+    /// What to tell whoever gives these limits where there is a guard: it drops what goes to stations that nobody knows, so
+    /// that none of it is ever a storm.
+    pub fn idle_behind_guard(self) -> Option<String> {
+        self.unknown.flatten().map(|limit| {
+            format!(
+                "{STORM}: unknown:{limit} has no effect while the guard is on, which drops all that goes to unknown stations: drop \
+                 it, or make the network with -o portolan.guard=off"
+            )
+        })
+    }
+
     /// These limits where they were given, and those of `base` where not.
     pub fn over(self, base: StormLimits) -> StormLimits {
         StormLimits {
@@ -115,7 +127,15 @@ impl StormWish {
     }
 }
 
-pub(super) fn conflicts(draft: &NetworkOptions, around: Circumstances<'_>, faults: &mut Faults) {
+pub(super) fn conflicts(
+    draft: &NetworkOptions,
+    around: Circumstances<'_>,
+    faults: &mut Faults,
+    warnings: &mut Vec<String>,
+) {
+    if draft.guard && !draft.is_wire() {
+        warnings.extend(draft.storm.idle_behind_guard());
+    }
     match draft.carriage.mode {
         Mode::Switch => {}
         Mode::Hub => {

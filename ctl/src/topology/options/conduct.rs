@@ -125,11 +125,14 @@ impl EndpointOptions {
                     "{name} has no effect on network {network}, a wire that passes whatever comes: drop it"
                 ));
             }
-        } else if options.guard && !draft.stations.is_empty() {
-            warnings.push(format!(
-                "the guard of network {network} drops IP and ARP from the stations behind the endpoint unless their addresses \
-                 are the endpoint's own: make the network with -o portolan.guard=off if they have others"
-            ));
+        } else if options.guard {
+            warnings.extend(draft.storm.and_then(StormWish::idle_behind_guard));
+            if !draft.stations.is_empty() {
+                warnings.push(format!(
+                    "the guard of network {network} drops IP and ARP from the stations behind the endpoint unless their \
+                     addresses are the endpoint's own: make the network with -o portolan.guard=off if they have others"
+                ));
+            }
         }
         draft
     }

@@ -462,6 +462,29 @@ fn endpoints_keep_out_of_the_range_of_strangers_unless_one_asks_for_an_address_o
 }
 
 #[test]
+fn a_limit_on_what_the_guard_drops_anyway_is_said_to_have_no_effect() {
+    let idle = "portolan.storm: unknown:50 has no effect while the guard is on, which drops all that goes to unknown stations: \
+                drop it, or make the network with -o portolan.guard=off";
+    for (guard, limits, told) in [
+        ("on", "unknown:50", &[idle][..]),
+        ("on", "broadcast:7,unknown:off", &[]),
+        ("on", "off", &[]),
+        ("off", "unknown:50", &[]),
+    ] {
+        let mut bench = Bench::new();
+        let options = [("portolan.guard", guard), ("portolan.storm", limits)];
+        assert_eq!(
+            bench.try_network(&with("app", &[], &options)).unwrap(),
+            told,
+            "{guard} {limits}"
+        );
+        let networks = vec![wish_with("app", &[("portolan.storm", limits)])];
+        let node = NodeCreate { networks, ..node_spec("a", &[]) };
+        assert_eq!(bench.try_node(&node).unwrap(), told, "{guard} {limits}");
+    }
+}
+
+#[test]
 fn who_finds_no_address_hears_how_many_are_leased() {
     let told = |leased: &[u8]| {
         let mut bench = Bench::new();
