@@ -186,7 +186,9 @@ pub(super) fn check_hostname(hostname: &str, faults: &mut Faults) {
 pub(super) fn check_domain(what: &str, name: &str, faults: &mut Faults) {
     let trimmed = name.strip_suffix('.').unwrap_or(name);
     let plain = trimmed.chars().all(|c| c.is_ascii_alphanumeric() || "_.-".contains(c));
-    if !plain || !is_dns_name(trimmed) {
+    // RFC 1123, section 2.1.
+    let edged = trimmed.split('.').any(|label| label.starts_with('-') || label.ends_with('-'));
+    if !plain || edged || !is_dns_name(trimmed) {
         faults.invalid(format!(
             "invalid {what} {name:?}: a domain name like db.example.org is needed"
         ));

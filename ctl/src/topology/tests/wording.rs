@@ -89,6 +89,14 @@ fn what_is_wrong_with_an_option_of_a_network_is_told_with_what_is_needed() {
         wrong(&[("portolan.domain", "lab,a b")]),
         "invalid portolan.domain \"a b\": a domain name like db.example.org is needed"
     );
+    for domain in ["-bad-", "bad-.example", "lab.-bad"] {
+        assert_eq!(
+            wrong(&[("portolan.domain", domain)]),
+            format!(
+                "invalid portolan.domain {domain:?}: a domain name like db.example.org is needed"
+            )
+        );
+    }
 }
 
 #[test]
