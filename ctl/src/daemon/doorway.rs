@@ -38,9 +38,8 @@ pub(super) async fn serve(listener: OwnedFd, daemon: Arc<Daemon>) -> io::Result<
             }
             Err(_) => continue,
         };
-        if let Err(why) = user::admit(&client) {
-            // There is room for it in a new connection; whoever has gone already is told nothing.
-            let _ = channel::send(client.as_fd(), &refused(why), &[]);
+        // Whoever is not let in has heard why at the API's socket, which clients ask first.
+        if user::admit(&client).is_err() {
             continue;
         }
         let daemon = Arc::clone(&daemon);
